@@ -1,0 +1,57 @@
+"""The map of everything that can be exchanged: name -> "module:Class".
+
+Strings only; nothing is imported here. `genba.core.resolve` loads an entry when it is used and
+says which extra to install when its library is missing. To add a kind, add one line. A package
+of your own adds the same strings through the entry-point groups `genba.tasks`, `genba.engines`,
+`genba.sources`, `genba.targets`, `genba.triggers` and `genba.executors`.
+"""
+
+from typing import Final
+
+TASKS: Final = {
+    "sensor.anomaly": "genba.tasks.sensor.anomaly:SensorAnomaly",
+}
+
+ENGINES: Final = {
+    "onnxruntime": "genba.engines.onnxruntime:OnnxRuntime",
+    "openvino": "genba.engines.openvino:OpenVino",
+    # Wraps another engine and misbehaves on purpose; for drills and tests, never chosen by a line.
+    "faulty": "genba.testing.faults:FaultyEngine",
+}
+
+SOURCES: Final = {
+    "files": "genba.data.sources.files:FileSource",
+    "package": "genba.data.sources.package:PackageSource",
+}
+
+TARGETS: Final = {
+    "this-machine": "genba.targets.local:ThisMachine",
+}
+
+TRIGGERS: Final = {
+    "drift": "genba.loop.triggers.drift:DriftTrigger",
+    "labels": "genba.loop.triggers.labels:LabelTrigger",
+    "days": "genba.loop.triggers.schedule:ScheduleTrigger",
+    "quality": "genba.loop.triggers.quality:QualityTrigger",
+    "cost_usd": "genba.loop.triggers.cost:CostTrigger",
+}
+
+EXECUTORS: Final = {
+    "inline": "genba.runs.executor:InlineExecutor",
+    "process": "genba.runs.executor:ProcessExecutor",
+}
+
+KINDS: Final = {
+    "task": TASKS,
+    "engine": ENGINES,
+    "source": SOURCES,
+    "target": TARGETS,
+    "trigger": TRIGGERS,
+    "executor": EXECUTORS,
+}
+
+# Which extra brings a library that is not part of the core installation.
+EXTRAS: Final = {
+    "openvino": "openvino",
+    "psycopg": "postgres",
+}
