@@ -50,6 +50,12 @@ KINDS: Final = {
     "executor": EXECUTORS,
 }
 
+# The library behind an engine, so that its version can be known without loading it.
+LIBRARIES: Final = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
+
 # Which extra brings a library that is not part of the core installation.
 EXTRAS: Final = {
     "openvino": "openvino",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 DIGEST_LENGTH: Final = 64
+_PIECE: Final = 1 << 18  # bytes read at a time
 
 
 def canonical_json(value: Any) -> bytes:
@@ -36,13 +37,17 @@ def digest_json(value: Any) -> str:
 
 def digest_file(path: Path) -> str:
     """Return the sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def digest_tree(paths: Iterable[Path], root: Path) -> str:
     """Return one digest over the contents and relative names of several files."""
-    return digest_json([[str(p.relative_to(root)), digest_file(p)] for p in sorted(paths)])
+    names = {p.relative_to(root).as_posix(): p for p in paths}
+    return digest_json([[name, digest_file(names[name])] for name in sorted(names)])
 
 
 def is_digest(text: str) -> bool:

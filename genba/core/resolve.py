@@ -2,12 +2,17 @@
 
 import importlib
 from functools import cache
-from importlib.metadata import entry_points
-from typing import Any
+from importlib.metadata import EntryPoints, entry_points
+from typing import Any, cast
 
 from genba.catalog import EXTRAS, KINDS
 from genba.core.codec import nearest
 from genba.core.problem import Problem
+
+
+@cache
+def _entry_points() -> EntryPoints:
+    return cast(EntryPoints, entry_points())  # reads the metadata of all that is installed
 
 
 @cache
@@ -19,9 +24,31 @@ def names(kind: str) -> dict[str, str]:
         True
     """
     table = dict(KINDS[kind])
-    for entry in entry_points(group=f"genba.{kind}s"):
+    for entry in _entry_points().select(group=f"genba.{kind}s"):
         table.setdefault(entry.name, entry.value)
     return table
+
+
+def address(kind: str, name: str) -> str:
+    """Return the "module:Class" behind a name without importing it.
+
+    Raises:
+        Problem: G105 when nothing has that name.
+
+    Example:
+        >>> address("source", "files")
+        'genba.data.sources.files:FileSource'
+    """
+    table = names(kind)
+    if name in table:
+        return table[name]
+    near = nearest(name, list(table))
+    raise Problem(
+        "G105",
+        f"There is no {kind} {name!r}" + (f"; did you mean {near}?" if near else "."),
+        why=f"Known: {', '.join(sorted(table))}.",
+        tries=[f'{kind} = "{near or next(iter(table))}"', "genba doctor"],
+    )
 
 
 def resolve(kind: str, name: str) -> Any:
@@ -30,16 +57,7 @@ def resolve(kind: str, name: str) -> Any:
     Raises:
         Problem: G105 when nothing has that name, G901 when its library is not installed.
     """
-    table = names(kind)
-    if name not in table:
-        near = nearest(name, list(table))
-        raise Problem(
-            "G105",
-            f"There is no {kind} {name!r}" + (f"; did you mean {near}?" if near else "."),
-            why=f"Known: {', '.join(sorted(table))}.",
-            tries=[f'{kind} = "{near or next(iter(table))}"', "genba doctor"],
-        )
-    module, _, attribute = table[name].partition(":")
+    module, _, attribute = address(kind, name).partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as missing:

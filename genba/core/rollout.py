@@ -105,10 +105,11 @@ def _take_out(now: Rollout, event: Event, package: str) -> Rollout:
             else None
         )
         previous = None
+    here = stable.package if stable else package  # what came back is no challenger any more
     return Rollout(
         stable=stable,
-        canary=_unless(now.canary, package),
-        shadow=_unless(now.shadow, package),
+        canary=_unless(_unless(now.canary, package), here),
+        shadow=_unless(_unless(now.shadow, package), here),
         previous=previous,
         condemned=now.condemned | {package},
     )

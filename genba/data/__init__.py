@@ -1,0 +1,1 @@
+"""From a source to a checked, split, immutable dataset version, in bounded memory."""

@@ -1,0 +1,73 @@
+"""Places rows come from, one file each; `genba.catalog.SOURCES` names them."""
+
+from collections.abc import Callable
+from typing import Protocol, cast, runtime_checkable
+
+from genba.core.line import Line
+from genba.core.problem import Problem
+from genba.core.protocols import Source
+from genba.core.resolve import resolve
+from genba.runs.progress import Progress
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """A source that takes a while before the first row, and says how far it is."""
+
+    progress: Progress
+
+
+class StoppableProgress:
+    """Passes everything on, and asks at every step whether the work may go on.
+
+    Args:
+        progress: Who is told.
+        check: Raises when the work is to stop, as `Effort.check` does.
+    """
+
+    def __init__(self, progress: Progress, check: Callable[[], None]) -> None:
+        self._progress = progress
+        self._check = check
+
+    def stage(self, name: str) -> None:
+        """Pass it on."""
+        self._progress.stage(name)
+
+    def step(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        """Pass it on, if the work may go on."""
+        self._check()
+        self._progress.step(text, done, total)
+
+    def note(self, text: str) -> None:
+        """Pass it on."""
+        self._progress.note(text)
+
+    def close(self) -> None:
+        """Leave it open; it belongs to the run."""
+
+
+def source_of(
+    line: Line, progress: Progress | None = None, check: Callable[[], None] | None = None
+) -> Source:
+    """Return the source a line names.
+
+    Args:
+        line: The line.
+        progress: Who is told how far a download is.
+        check: Raises when the work is to stop; asked while a download is going on.
+
+    Raises:
+        Problem: G105 when there is no such kind of source, G103 when it names none.
+    """
+    kind, colon, address = line.data.source.partition(":")
+    if not colon or not address:
+        raise Problem(
+            "G103",
+            f"data.source must be a kind and an address, not {line.data.source!r}.",
+            where="data.source",
+            tries=['source = "files:data/*.csv"', 'source = "package:la-haute-borne"'],
+        )
+    source = cast(Source, resolve("source", kind)(address, line.data))
+    if progress is not None and isinstance(source, ReportsProgress):
+        source.progress = StoppableProgress(progress, check) if check else progress
+    return source

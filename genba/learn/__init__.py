@@ -1,0 +1,1 @@
+"""Learning without a framework: search, trees, ridge, conformal thresholds, intervals."""

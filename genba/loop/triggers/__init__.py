@@ -1,0 +1,1 @@
+"""Reasons to train a challenger, one file each; the catalog names them."""

@@ -1,0 +1,1 @@
+"""Doing stages once: keys, reuse, resume, leases, budgets, cancellation, progress."""

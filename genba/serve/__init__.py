@@ -1,0 +1,1 @@
+"""The server: Open Inference Protocol over HTTP, rollout, capture. The only asynchronous code."""

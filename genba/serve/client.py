@@ -1,0 +1,245 @@
+"""A small synchronous client of the Open Inference Protocol, with binary tensors."""
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from genba.core.problem import Problem
+from genba.core.protocols import Array
+from genba.serve.responses import Refusal
+from genba.serve.tensors import DTYPES, from_bytes, to_bytes
+
+_DATATYPES: Final = {dtype: name for name, dtype in DTYPES.items()}
+_HEAD_LENGTH: Final = "Inference-Header-Content-Length"
+_ALIGNMENT: Final = 8  # spaces after the JSON keep the first tensor where processors like it
+_NOT_AN_ANSWER: Final = (ValueError, KeyError, TypeError, AttributeError, Refusal)
+_TEXT_KINDS: Final = "USO"  # numpy's letters for text, bytes and objects
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the server answered, one entry per row."""
+
+    outputs: Mapping[str, Array]
+    predictions: tuple[str, ...]  # ids, to give feedback on and to trace
+    package: str
+    role: str
+
+
+class Client:
+    """Asks one server over one connection that is kept open; for one thread.
+
+    Args:
+        url: Such as ``http://127.0.0.1:8080``.
+        key: The server's key, if it has one.
+        timeout_s: For connecting and for an answer.
+    """
+
+    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 30.0) -> None:
+        parts = urlsplit(url if "//" in url else f"//{url}")
+        if parts.hostname is None or parts.scheme not in ("", "http"):
+            raise Problem(
+                "G103",
+                f"{url!r} is not the address of a server.",
+                where=url,
+                tries=["http://127.0.0.1:8080"],
+            )
+        self.url = url
+        self._address = (parts.hostname, parts.port or 80)
+        self._timeout_s = timeout_s
+        self._socket: socket.socket | None = None
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self._fields = {"Host": f"{host}:{self._address[1]}"}
+        if key:
+            self._fields["Authorization"] = f"Bearer {key}"
+
+    def infer(
+        self,
+        model: str,
+        tensors: Mapping[str, Array],
+        *,
+        entities: Sequence[str] | None = None,
+        times: Sequence[int] | Array | None = None,
+        version: str | None = None,
+    ) -> Answer:
+        """Ask for predictions.
+
+        Args:
+            model: Name of the line.
+            tensors: By input name, each with one entry per row.
+            entities: Names, one per row; sent as the input `entity`.
+            times: Milliseconds since 1970 UTC, one per row; kept with the prediction.
+            version: Package id, to ask that package instead of whose turn it is.
+
+        Raises:
+            Problem: G712 when the server does not answer; else what it says, with its code.
+        """
+        sent = dict(tensors)
+        if entities is not None:
+            sent["entity"] = np.array(entities, dtype=object)
+        if times is not None:
+            sent["time"] = np.asarray(times, dtype=np.int64)
+        body, length = encode_request(sent)
+        path = f"/v2/models/{quote(model, safe='')}"
+        path += f"/versions/{quote(version, safe='')}/infer" if version else "/infer"
+        fields = {"Content-Type": "application/octet-stream", _HEAD_LENGTH: str(length)}
+        status, headers, data = self._ask("POST", path, body, fields)
+        if status != 200:
+            raise self._refused(status, data)
+        try:
+            return decode_answer(data, int(headers.get(_HEAD_LENGTH) or len(data)))
+        except _NOT_AN_ANSWER as error:
+            raise self._unreachable(error) from error
+
+    def feedback(self, line: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Send feedback and return the report of what became of each row."""
+        return self._json("POST", f"/genba/v1/lines/{quote(line, safe='')}/feedback", list(rows))
+
+    def line(self, line: str) -> dict[str, Any]:
+        """Return rollout, versions and counts of a line."""
+        return self._json("GET", f"/genba/v1/lines/{quote(line, safe='')}")
+
+    def metadata(self, model: str) -> dict[str, Any]:
+        """Return inputs, outputs and versions of a line."""
+        return self._json("GET", f"/v2/models/{quote(model, safe='')}")
+
+    def metrics(self) -> str:
+        """Return the server's metrics as Prometheus reads them."""
+        return self._ask("GET", "/metrics", None, {})[2].decode()
+
+    def ready(self, model: str | None = None) -> bool:
+        """Say whether the server, or one line, can answer; False when there is no server."""
+        path = f"/v2/models/{quote(model, safe='')}/ready" if model else "/v2/health/ready"
+        try:
+            return self._ask("GET", path, None, {})[0] == 200
+        except Problem:
+            return False
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __enter__(self) -> "Client":
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def _json(self, method: str, path: str, value: Any = None) -> dict[str, Any]:
+        body = None if value is None else json.dumps(value).encode()
+        status, _, data = self._ask(method, path, body, {"Content-Type": "application/json"})
+        if status != 200:
+            raise self._refused(status, data)
+        try:
+            answer: dict[str, Any] = json.loads(data)
+        except ValueError as error:
+            raise self._unreachable(error) from error
+        return answer
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None, fields: Mapping[str, str]
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        lines = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body or b'')}"]
+        lines += [f"{name}: {value}" for name, value in {**self._fields, **fields}.items()]
+        request = "\r\n".join((*lines, "", "")).encode() + (body or b"")
+        fresh = self._socket is None
+        try:
+            return self._once(method, request)
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
+            self.close()
+            if fresh:
+                raise self._unreachable(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._unreachable(error) from error
+        # The server had closed the idle connection; a new one tells whether it is still there.
+        return self._ask(method, path, body, fields)
+
+    def _once(self, method: str, request: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
+        if self._socket is None:
+            self._socket = socket.create_connection(self._address, self._timeout_s)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.sendall(request)  # head and body at once; http.client would send them apart
+        with http.client.HTTPResponse(self._socket, method=method) as response:
+            response.begin()
+            data = response.read()
+            if response.will_close:
+                self.close()
+            return response.status, response.headers, data
+
+    def _unreachable(self, error: Exception) -> Problem:
+        return Problem(
+            "G712",
+            f"The server at {self.url} does not answer as a Genba server does.",
+            where=self.url,
+            why=str(error) or type(error).__name__,
+            tries=["genba up", "genba status"],
+        )
+
+    def _refused(self, status: int, data: bytes) -> Problem:
+        try:
+            body = json.loads(data)
+            code, what = body.get("code", "G708"), body["error"]
+        except _NOT_AN_ANSWER:
+            code, what = "G712", f"The server answered {status} without a reason."
+        return Problem(code, what, where=self.url, tries=[f"genba explain {code}"])
+
+
+def encode_request(tensors: Mapping[str, Array]) -> tuple[bytes, int]:
+    """Return the body of a binary inference request and the length of its JSON part."""
+    inputs, pieces = [], []
+    for name, given in tensors.items():
+        array = np.ascontiguousarray(given)
+        if array.dtype.kind in _TEXT_KINDS:
+            array, datatype = array.astype(object), "BYTES"
+        else:
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            datatype = _DATATYPES[array.dtype]
+        pieces.append(to_bytes(array))
+        inputs.append(
+            {
+                "name": name,
+                "datatype": datatype,
+                "shape": array.shape,
+                "parameters": {"binary_data_size": len(pieces[-1])},
+            }
+        )
+    request = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    head = json.dumps(request, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % _ALIGNMENT)
+    return b"".join((head, *pieces)), len(head)
+
+
+def decode_answer(data: bytes, head_length: int) -> Answer:
+    """Read the body of an inference answer, binary or JSON."""
+    head = json.loads(data[:head_length])
+    outputs: dict[str, Array] = {}
+    start, rows = head_length, 0
+    for output in head["outputs"]:
+        name, datatype, shape = output["name"], output["datatype"], output["shape"]
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            kind = DTYPES.get(datatype, np.dtype(object))
+            outputs[name] = np.array(output["data"], dtype=kind).reshape(shape)
+        else:
+            outputs[name] = from_bytes(name, datatype, shape, data, start, size)
+            start += size
+        rows = shape[0]
+    parameters = head["parameters"]
+    server, _, first = parameters["prediction"].rpartition("-")
+    return Answer(
+        outputs=outputs,
+        predictions=tuple(f"{server}-{n}" for n in range(int(first), int(first) + rows)),
+        package=parameters["package"],
+        role=parameters["role"],
+    )

@@ -1,0 +1,32 @@
+"""Every bound of the server in one frozen value, so that nothing grows without one."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What a server accepts, holds and waits for."""
+
+    connections: int = 1_024
+    head_bytes: int = 16 * 1_024  # request line and header fields of one request
+    body_bytes: int = 8 * 1_024 * 1_024
+    pipelined: int = 64  # requests of one connection that may wait for their answers
+    head_s: float = 10.0  # from the first byte of a request to the end of its header fields
+    body_s: float = 30.0  # from there to the end of its body
+    idle_s: float = 75.0  # between two requests of a connection
+    write_s: float = 30.0  # a client that does not read its answer
+    linger_s: float = 1.0  # after a refusal, for a client that is still sending
+    request_rows: int = 4_096  # predictions asked for by one request
+    queue_rows: int = 8_192  # predictions that may wait for one package
+    batch_rows: int = 256  # predictions computed at once, unless one request has more
+    deadline_s: float = 5.0  # from a request to its answer; beyond it the answer is 504
+    feedback_rows: int = 10_000
+    inline_s: float = 0.001  # a package faster than this for one row runs on the event loop,
+    stall_s: float = 0.010  # if a full batch is faster than this; longer is a stall of the loop
+    stalls: int = 3  # after so many in a row the package moves to a thread of its own
+    capture_rows: int = 65_536  # predictions held in memory until they are written
+    capture_bytes: int = 128 * 1_024 * 1_024  # and their inputs
+    capture_s: float = 0.9  # between two hand-overs to the writer
+    poll_s: float = 0.1  # between two looks at the ledger for deployments
+    sweep_s: float = 0.25  # between two looks at all deadlines
+    drain_s: float = 10.0  # after SIGTERM, for the requests that are being answered

@@ -1,0 +1,142 @@
+"""Make what is deployed: the graph, how to run it, what it was judged by, and a self-test.
+
+The manifest names every file by digest and the package is named by the digest of the manifest, so
+a package cannot change: a new model, engine or threshold is a new package.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from safetensors.numpy import save
+
+from genba.core.codec import decode, encode
+from genba.core.digest import canonical_json
+from genba.core.protocols import Engine, Model, Task, View
+from genba.core.resolve import resolve
+from genba.core.values import EngineChoice, Manifest, PackageFile, Verdict
+from genba.data.view import DatasetView
+from genba.edge.package import (
+    CARD_FILE,
+    FORMAT,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    SAMPLE_FILE,
+    SIGNATURE_FILE,
+    LoadedPackage,
+    encode_manifest,
+    load,
+)
+from genba.edge.signature import encode_signature, sign
+from genba.learn.models import load_model
+from genba.runs.stage import StageContext
+from genba.stages.card import model_card
+from genba.stages.samples import spread
+from genba.store import io
+from genba.store.home import Store
+from genba.store.signatures import find_signature
+from genba.store.signing import Signer
+
+_GOLDEN_ROWS: Final = 8
+
+
+def package(context: StageContext) -> dict[str, Any]:
+    """Make the package, record it with what it was made from, sign it, and read it back.
+
+    Returns:
+        `package`, its id; `manifest`, the blob that holds it (the same digest); `files` and their
+        sizes in bytes.
+    """
+    line, store, inputs = context.line, context.store, context.inputs
+    task: Task = resolve("task", line.task)()
+    model = load_model(store, inputs["train"])
+    view = DatasetView.open(store, str(inputs["prepare"]["dataset"]), line)
+    choice = EngineChoice(**inputs["optimize"]["engine"])
+    graph = store.blobs.read(inputs["optimize"]["onnx"])
+    engine: Engine = resolve("engine", choice.name)(graph, choice.settings)
+    try:
+        context.progress.step("recording what watching compares with")
+        drift = task.drift_reference(engine.run, view, model.settings)
+        golden = _golden(task, engine, view, model)
+    finally:
+        engine.close()
+    files = {
+        MODEL_FILE: graph,
+        SAMPLE_FILE: golden,
+        CARD_FILE: canonical_json(model_card(context, model, choice)),
+    }
+    manifest = Manifest(
+        format=FORMAT,
+        line=line.name,
+        task=line.task,
+        model=str(inputs["train"]["model"]),
+        run=context.run,
+        dataset=str(inputs["prepare"]["dataset"]),
+        engine=choice,
+        signature=task.signature(model.settings),
+        settings={**model.settings, "drift": drift},
+        entities=view.entities,
+        files={n: PackageFile(digest=store.blobs.put(f), size=len(f)) for n, f in files.items()},
+        verdict=decode(Verdict, inputs["optimize"]["verdict"]),
+    )
+    made = _record(store, manifest)
+    return {
+        "package": made.id,
+        "manifest": made.id,
+        "files": {name: len(data) for name, data in made.files.items()},
+    }
+
+
+def export_package(store: Store, package_id: str, folder: Path) -> LoadedPackage:
+    """Write a package to a folder, as it is carried to a device.
+
+    Args:
+        store: Where the package is.
+        package_id: Which one.
+        folder: Made if missing; files of the same names are replaced.
+
+    Raises:
+        Problem: G302 or G604 when the package in the store is not whole, G605 when its signature
+            is not valid.
+    """
+    loaded = load(store.blobs.read(package_id), store.blobs.read, expect=package_id)
+    io.make_dirs_durable(folder)
+    for name, data in loaded.files.items():
+        io.write_durable(folder / name, data)
+    signature = find_signature(store, package_id)
+    if signature:
+        io.write_durable(folder / SIGNATURE_FILE, encode_signature(signature))
+    io.write_durable(folder / MANIFEST_FILE, store.blobs.read(package_id))
+    return loaded
+
+
+def _record(store: Store, manifest: Manifest) -> LoadedPackage:
+    """Write the manifest, record and sign the package, and load it as a server will."""
+    package_id = store.blobs.put(encode_manifest(manifest))
+    loaded = load(store.blobs.read(package_id), store.blobs.read, expect=package_id)
+    signer = Signer(store.path)
+    signature = sign(package_id, signer.public_key, signer.sign)
+    store.ledger.record(
+        "package",
+        package_id,
+        encode(loaded.manifest),
+        line=manifest.line,
+        inputs=[("model", manifest.model), ("dataset", manifest.dataset)],
+    )
+    store.ledger.append(
+        "package.signed",
+        encode(signature),
+        line=manifest.line,
+        subject=package_id,
+        key=f"signed:{package_id}:{signer.public_key}",
+    )
+    return loaded
+
+
+def _golden(task: Task, engine: Engine, view: View, model: Model) -> bytes:
+    """Return a few real samples with the answers they get, for the self-test on a device."""
+    inputs = spread(task, view, "test", model.settings, _GOLDEN_ROWS)
+    outputs = engine.run(inputs)
+    named = {f"input.{name}": tensor for name, tensor in inputs.items()}
+    named |= {f"output.{name}": tensor for name, tensor in outputs.items()}
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in named.items()})

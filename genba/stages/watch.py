@@ -1,0 +1,328 @@
+"""Watch what a package is given and what it answers, window by window.
+
+A window is a fixed number of predictions of the stable package. Every input and output whose
+calibration histogram is in the package is compared with it by the population stability index
+(PSI). A window drifted where its PSI is above the line's threshold *and* above the quantile that
+undisturbed windows of the same length showed (`null_q`), so the rate of false alarms per channel
+and window is the one stated in the package. Missing values, errors, latency and energy come with
+it. A watch that is interrupted goes on at the start of the window it was in.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from genba.core.line import Line
+from genba.core.problem import Problem
+from genba.core.values import Event, Manifest
+from genba.learn.drift import counts, psi
+from genba.store.captures import ERROR, read_capture
+from genba.store.home import Store
+from genba.store.ledger import Record
+from genba.targets.cost import bill
+
+#: Smallest PSI that counts as drift where the line does not say.
+DEFAULT_LIMIT: Final = 0.2
+#: Predictions in a window of a package without a drift reference.
+DEFAULT_WINDOW: Final = 500
+#: A reference for windows of fewer predictions says nothing about drift and is not used.
+FEWEST: Final = 50
+#: More missing values than at calibration by this share of a window are a finding.
+MISSING_MARGIN: Final = 0.05
+#: Capture batches read in one call; the rest is read in the next.
+MAX_BATCHES: Final = 1_000
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(kw_only=True, slots=True)
+class OpenWindow:
+    """A window that is being filled, and where it started.
+
+    `seq` and `row` name its first prediction: a capture event and a row of the package in it.
+    Whoever has lost the counts starts again from there.
+    """
+
+    package: str
+    seq: int
+    row: int
+    number: int
+    rows: int = 0
+    errors: int = 0
+    damaged: int = 0  # capture batches that could not be read
+    from_ms: int = 0
+    to_ms: int = 0
+    cpu_seconds: float = 0.0
+    counts: dict[str, Counts] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    latency_us: list[Counts] = field(default_factory=list)
+    at: tuple[int, int] | None = None  # next capture event and row to read
+
+    def position(self) -> tuple[int, int]:
+        """Return the capture event and the row to read next."""
+        return self.at or (self.seq, self.row)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatchReport:
+    """What was completed, and what is still open."""
+
+    windows: tuple[Mapping[str, Any], ...]
+    rows: int
+    open: OpenWindow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """One column and what it looked like at calibration."""
+
+    name: str
+    kind: str  # input, output
+    index: int  # of a sensor in a row of the window tensor
+    edges: Floats
+    p: Floats
+    null_q: float
+    missing: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """What the package says about watching it."""
+
+    window: int
+    channels: tuple[Channel, ...]
+    tensor: str  # the feature input that holds the sensors
+    sensors: int
+    latency_ms_p99: float
+    error_rate: float
+    limit: float
+
+
+def start(package: str, seq: int) -> OpenWindow:
+    """Return the first window of a package, from the event that made it stable."""
+    return OpenWindow(package=package, seq=seq, row=0, number=0)
+
+
+def watch(store: Store, line: Line, manifest: Manifest, opened: OpenWindow) -> WatchReport:
+    """Read the captures written since, and append a `watch` event per completed window.
+
+    Args:
+        store: Where captures and ledger are.
+        line: Whose thresholds hold.
+        manifest: Of the package being watched; `settings["drift"]` is the reference.
+        opened: The window to go on with; it is filled in place.
+
+    Returns:
+        The completed windows (the bodies of their events) and the open one.
+    """
+    reference = reference_of(line, manifest)
+    windows: list[Mapping[str, Any]] = []
+    rows = 0
+    for event in _captures(store, line.name, opened.position()[0]):
+        table = _read(store, event, opened)
+        first = opened.position()[1] if event.seq == opened.position()[0] else 0
+        for part, behind in _parts(table, opened, reference.window, first):
+            rows += part.num_rows
+            _fill(opened, part, event, table.num_rows, reference)
+            opened.at = (event.seq, behind)
+            if opened.rows == reference.window:
+                body = _close(store, line, opened, reference)
+                windows.append(body)
+                opened = _next(opened)
+        opened.at = (event.seq + 1, 0)
+    return WatchReport(windows=tuple(windows), rows=rows, open=opened)
+
+
+def reference_of(line: Line, manifest: Manifest) -> Reference:
+    """Read the drift reference of a package; one without it is watched for quality only."""
+    drift: Mapping[str, Any] = manifest.settings.get("drift") or {}
+    window = int(drift.get("window") or 0)
+    usable = window >= FEWEST
+    sensors = [str(s) for s in manifest.settings.get("sensors") or ()]
+    features = [t.name for t in manifest.signature.inputs if t.role == "feature"]
+    channels = [
+        Channel(
+            name=name,
+            kind="input" if name in sensors else "output",
+            index=sensors.index(name) if name in sensors else -1,
+            edges=np.asarray(column["edges"], dtype=np.float64),
+            p=np.asarray(column["p"], dtype=np.float64),
+            null_q=float(column.get("null_q") or 0.0),
+            missing=float(column.get("missing") or 0.0),
+        )
+        for name, column in (drift.get("columns") or {}).items()
+    ]
+    return Reference(
+        window=window if usable else DEFAULT_WINDOW,
+        channels=tuple(channels) if usable else (),
+        tensor=features[0] if features else "",
+        sensors=len(sensors),
+        latency_ms_p99=line.rollout.roll_back_on.latency_ms_p99,
+        error_rate=line.rollout.roll_back_on.error_rate,
+        limit=line.retrain.when.get("drift", DEFAULT_LIMIT),
+    )
+
+
+def _captures(store: Store, line: str, seq: int) -> list[Event]:
+    return store.ledger.events(
+        after=seq - 1, line=line, kinds=("capture.created",), limit=MAX_BATCHES
+    )
+
+
+def _read(store: Store, event: Event, opened: OpenWindow) -> pa.Table:
+    """Return the rows of the package in a capture; a damaged capture is counted, not fatal."""
+    if opened.package not in (event.body.get("packages") or {}):
+        return pa.table({})
+    record = Record(
+        id=event.subject,
+        kind="capture",
+        line=event.line,
+        body=event.body,
+        seq=event.seq,
+        time_ms=event.time_ms,
+    )
+    try:
+        table = read_capture(store, record)
+    except Problem:
+        opened.damaged += 1
+        return pa.table({})
+    return table.filter(pc.equal(table["package"], opened.package))
+
+
+def _parts(
+    table: pa.Table, opened: OpenWindow, window: int, first: int
+) -> Iterator[tuple[pa.Table, int]]:
+    """Cut rows where windows end; yields (rows, index of the row behind them)."""
+    room = window - opened.rows
+    while first < table.num_rows:
+        part = table.slice(first, room)
+        first += part.num_rows
+        yield part, first
+        room = window
+
+
+def _fill(
+    opened: OpenWindow, part: pa.Table, event: Event, of_rows: int, reference: Reference
+) -> None:
+    received = part["received_ms"].to_numpy()
+    opened.from_ms = int(min(opened.from_ms or received.min(), received.min()))
+    opened.to_ms = int(max(opened.to_ms, received.max()))
+    opened.rows += part.num_rows
+    summary = event.body["packages"][opened.package]
+    opened.cpu_seconds += float(summary.get("cpu_seconds") or 0.0) * part.num_rows / of_rows
+    opened.latency_us.append(part["latency_us"].to_numpy().astype(np.int64))
+    answered = part.filter(pc.not_equal(part["status"], ERROR))
+    opened.errors += part.num_rows - answered.num_rows
+    if answered.num_rows:
+        _count(opened, answered, reference)
+
+
+def _count(opened: OpenWindow, rows: pa.Table, reference: Reference) -> None:
+    now = _now(rows, reference)
+    for channel in reference.channels:
+        if channel.kind == "input":
+            values = now[:, channel.index] if now is not None else np.empty(0)
+        else:
+            values = _output(rows, channel.name)
+        found = counts(channel.edges, values)
+        opened.counts[channel.name] = opened.counts.get(channel.name, 0) + found
+        lost = len(values) - int(found.sum())
+        opened.missing[channel.name] = opened.missing.get(channel.name, 0) + lost
+
+
+def _now(rows: pa.Table, reference: Reference) -> Floats | None:
+    """Return the newest row of every window, one column per sensor."""
+    if reference.tensor not in rows.column_names or not reference.sensors:
+        return None
+    return _matrix(rows[reference.tensor])[:, -reference.sensors :]
+
+
+def _output(rows: pa.Table, name: str) -> Floats:
+    if name not in rows.column_names:
+        return np.empty(0)
+    return _matrix(rows[name])[:, 0]
+
+
+def _matrix(column: pa.ChunkedArray) -> Floats:
+    values = column.combine_chunks()
+    flat = values.flatten() if pa.types.is_list(values.type) else values
+    numbers: Floats = flat.to_numpy(zero_copy_only=False).astype(np.float64)
+    return numbers.reshape(len(values), -1)
+
+
+def _close(store: Store, line: Line, opened: OpenWindow, reference: Reference) -> Mapping[str, Any]:
+    seq, row = opened.position()
+    body = {
+        "package": opened.package,
+        "window": opened.number,
+        "rows": opened.rows,
+        "from_ms": opened.from_ms,
+        "to_ms": opened.to_ms,
+        "findings": [*_drift(opened, reference), *_quality(opened, reference)],
+        "cursor": {"seq": seq, "row": row},
+    }
+    key = f"watch/{line.name}/{opened.package}/{opened.seq}/{opened.row}"
+    store.ledger.append("watch", body, line=line.name, subject=opened.package, key=key)
+    return body
+
+
+def _drift(opened: OpenWindow, reference: Reference) -> Iterator[dict[str, Any]]:
+    for channel in reference.channels:
+        seen = opened.counts.get(channel.name)
+        if seen is None or not seen.sum():
+            continue
+        statistic = psi(channel.p, seen)
+        yield _finding(
+            channel.name,
+            channel.kind,
+            statistic,
+            reference.limit,
+            null_q=channel.null_q,
+            exceeded=statistic > max(reference.limit, channel.null_q),
+        )
+
+
+def _quality(opened: OpenWindow, reference: Reference) -> Iterator[dict[str, Any]]:
+    answered = max(1, opened.rows - opened.errors)
+    for channel in reference.channels:
+        share = opened.missing.get(channel.name, 0) / answered
+        if share > 0.0:
+            yield _finding(channel.name, "missing", share, channel.missing + MISSING_MARGIN)
+    latency_ms = float(np.quantile(np.concatenate(opened.latency_us), 0.99)) / 1e3
+    yield _finding("latency_ms_p99", "latency", latency_ms, reference.latency_ms_p99)
+    yield _finding("error_rate", "errors", opened.errors / opened.rows, reference.error_rate)
+    joules = bill(opened.cpu_seconds, opened.cpu_seconds).joules.value
+    yield _finding("energy_mj", "energy", joules * 1e3 / opened.rows, None)
+    if opened.damaged:
+        yield _finding("damaged_captures", "damaged", float(opened.damaged), 0.0)
+
+
+def _finding(
+    name: str,
+    kind: str,
+    statistic: float,
+    limit: float | None,
+    *,
+    null_q: float | None = None,
+    exceeded: bool | None = None,
+) -> dict[str, Any]:
+    drifted = exceeded if exceeded is not None else limit is not None and statistic > limit
+    return {
+        "name": name,
+        "kind": kind,
+        "statistic": round(statistic, 6),
+        "limit": limit,
+        "null_q": null_q,
+        "drifted": drifted,
+    }
+
+
+def _next(opened: OpenWindow) -> OpenWindow:
+    seq, row = opened.position()
+    return OpenWindow(package=opened.package, seq=seq, row=row, number=opened.number + 1)

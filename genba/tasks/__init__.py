@@ -1,0 +1,1 @@
+"""The kinds of capability a line can have."""

@@ -1,0 +1,264 @@
+"""The model as one ONNX graph: cleaning, features, prediction, score and alarm inside.
+
+Opset 17 and float32, so that every runtime reads it; trees are an `ai.onnx.ml` node, which not
+every runtime has (the search over engines finds out by trying).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from genba.core.protocols import Array, Model
+from genba.core.values import Tensor
+from genba.learn.linear import Hinges
+from genba.learn.trees import Forest
+from genba.tasks.sensor.anomaly import schema
+from genba.tasks.sensor.anomaly.model import hinges_of
+
+OPSET: Final = 17
+_TREES_OPSET: Final = 3
+_IR_VERSION: Final = 9
+_TYPES: Final = {
+    "FP32": TensorProto.FLOAT,
+    "INT64": TensorProto.INT64,
+    "BOOL": TensorProto.BOOL,
+}
+
+
+class Graph:
+    """Collects nodes and constants; `add` returns the name of a node's output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Append a node and return the name of its output."""
+        output = name or f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
+        return output
+
+    def floats(self, values: Any) -> str:
+        """Keep a float32 constant and return its name."""
+        return self._constant(np.asarray(values, dtype=np.float32))
+
+    def integers(self, values: Any) -> str:
+        """Keep an int64 constant and return its name."""
+        return self._constant(np.asarray(values, dtype=np.int64))
+
+    def _constant(self, array: Array) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+
+def export(model: Model) -> bytes:
+    """Return the model as serialised ONNX."""
+    graph, settings, arrays = Graph(), model.settings, model.arrays
+    filled, valid = _fill(graph, settings, arrays)
+    known = graph.add("Cast", valid, to=TensorProto.FLOAT)
+    now = _last(graph, known, len(settings["sensors"])) if int(settings["lags"]) > 1 else known
+    if settings["body"] == "components":
+        predicted, residual = _components(graph, settings, arrays, filled, known)
+    else:
+        predicted, residual = _explained(graph, settings, arrays, filled, now)
+    statistic = _statistic(graph, settings, arrays, predicted, residual)
+    reduce = "ReduceMin" if settings["mode"] == "regression" else "ReduceMax"
+    judged = graph.add(reduce, now, axes=[1], keepdims=0)
+    judged = graph.add("Greater", judged, graph.floats(0.5))
+    statistic = graph.add("Where", judged, statistic, graph.floats(0.0))
+    threshold = graph.add("Gather", graph.floats(arrays["thresholds"]), "entity", axis=0)
+    graph.add("Div", statistic, threshold, name="score")
+    graph.add("Greater", "score", graph.floats(1.0), name="alarm")
+    _expected(graph, settings, arrays, predicted)
+    return _serialise(graph, settings)
+
+
+def _explained(
+    graph: Graph, settings: Mapping[str, Any], arrays: Mapping[str, Array], filled: str, now: str
+) -> tuple[str, str]:
+    """Predict the outputs and subtract; a reading that is missing has no residual."""
+    predicted = _body(graph, settings, arrays, filled)
+    start = (int(settings["lags"]) - 1) * len(settings["sensors"])
+    actual = _standardise(graph, settings, arrays, filled, start + arrays["outputs"])
+    residual = graph.add("Sub", actual, predicted)
+    if settings["mode"] == "regression":  # not judged at all where anything is missing
+        return predicted, residual
+    return predicted, graph.add("Mul", residual, now)
+
+
+def _statistic(
+    graph: Graph,
+    settings: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    predicted: str,
+    residual: str,
+) -> str:
+    """Mirror `model.statistics`."""
+    if settings["mode"] == "regression":
+        size = graph.add("Div", graph.add("Abs", residual), _spread(graph, arrays, predicted))
+        return graph.add("Reshape", size, graph.integers([-1]))
+    mapped = graph.add("MatMul", residual, graph.floats(arrays["whiten"]))
+    return graph.add("ReduceL2", mapped, axes=[1], keepdims=0)
+
+
+def _valid(graph: Graph, settings: Mapping[str, Any], x: str) -> str:
+    """Say which readings are there and plausible; comparisons with NaN are false."""
+    low, high = (np.tile(limit, int(settings["lags"])) for limit in schema.limits(settings))
+    return graph.add(
+        "And",
+        graph.add("GreaterOrEqual", x, graph.floats(low)),
+        graph.add("LessOrEqual", x, graph.floats(high)),
+    )
+
+
+def _fill(
+    graph: Graph, settings: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> tuple[str, str]:
+    """Mirror `model.fill`."""
+    lags, sensors = int(settings["lags"]), len(settings["sensors"])
+    x = graph.add("Flatten", "window", axis=1)
+    valid = _valid(graph, settings, x)
+    usual = graph.floats(arrays["usual"])
+    if lags == 1:
+        return graph.add("Where", valid, x, usual), valid
+    now = graph.add("Where", _last(graph, valid, sensors), _last(graph, x, sensors), usual)
+    return graph.add("Where", valid, x, graph.add("Concat", *[now] * lags, axis=1)), valid
+
+
+def _body(
+    graph: Graph, settings: Mapping[str, Any], arrays: Mapping[str, Array], filled: str
+) -> str:
+    if settings["body"] == "trees":
+        return _trees(graph, Forest.from_arrays(arrays), filled)
+    u = _standardise(graph, settings, arrays, filled, arrays["columns"])
+    u = graph.add("Max", u, graph.floats(arrays["floor"]))
+    u = graph.add("Min", u, graph.floats(arrays["ceiling"]))
+    predicted = _hinges(graph, hinges_of(arrays), arrays["weights"], u)
+    predicted = graph.add("Max", predicted, graph.floats(arrays["lowest"]))
+    return graph.add("Min", predicted, graph.floats(arrays["highest"]))
+
+
+def _components(
+    graph: Graph, settings: Mapping[str, Any], arrays: Mapping[str, Array], filled: str, known: str
+) -> tuple[str, str]:
+    everything = np.arange(int(settings["lags"]) * len(settings["sensors"]))
+    u = _standardise(graph, settings, arrays, filled, everything)
+    centred = graph.add("Sub", u, graph.floats(arrays["offset"]))
+    kept, now = arrays["components"], -len(settings["sensors"])
+    parts = graph.add("MatMul", centred, graph.floats(kept))
+    predicted = graph.add("MatMul", parts, graph.floats(kept.T[:, now:]))
+    predicted = graph.add("Add", predicted, graph.floats(arrays["offset"][now:]))
+    return predicted, graph.add("Mul", centred, known)
+
+
+def _spread(graph: Graph, arrays: Mapping[str, Array], predicted: str) -> str:
+    """Write linear interpolation as a sum of hinges."""
+    at, value = arrays["spread.at"], arrays["spread.value"]
+    if len(at) == 1:
+        return graph.floats(value)
+    slopes = np.concatenate([[0.0], np.diff(value) / np.diff(at), [0.0]])
+    hinge = graph.add("Relu", graph.add("Sub", predicted, graph.floats(at)))
+    rise = graph.add("MatMul", hinge, graph.floats(np.diff(slopes)[:, None]))
+    return graph.add("Add", rise, graph.floats(value[:1]))
+
+
+def _expected(
+    graph: Graph, settings: Mapping[str, Any], arrays: Mapping[str, Array], predicted: str
+) -> None:
+    if settings["transform"] == "asinh":
+        predicted = graph.add("Sinh", predicted)
+    outputs = arrays["outputs"]
+    scaled = graph.add("Mul", predicted, graph.floats(arrays["scale"][outputs]))
+    graph.add("Add", scaled, graph.floats(arrays["center"][outputs]), name="expected")
+
+
+def _standardise(
+    graph: Graph,
+    settings: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    filled: str,
+    columns: Array,
+) -> str:
+    lags = int(settings["lags"])
+    center, scale = (np.tile(arrays[n], lags)[columns] for n in ("center", "scale"))
+    if len(columns) < lags * len(settings["sensors"]):
+        filled = graph.add("Gather", filled, graph.integers(columns), axis=1)
+    u = graph.add("Div", graph.add("Sub", filled, graph.floats(center)), graph.floats(scale))
+    return graph.add("Asinh", u) if settings["transform"] == "asinh" else u
+
+
+def _hinges(graph: Graph, hinges: Hinges, weights: Array, u: str) -> str:
+    source = graph.add("Gather", u, graph.integers(hinges.source), axis=1)
+    hinge = graph.add("Relu", graph.add("Sub", source, graph.floats(hinges.knot)))
+    joined = graph.add("Concat", u, hinge, axis=1)
+    product = graph.add("MatMul", joined, graph.floats(weights[1:]))
+    return graph.add("Add", product, graph.floats(weights[0]))
+
+
+def _trees(graph: Graph, forest: Forest, filled: str) -> str:
+    nodes = np.arange(len(forest.feature))
+    tree = np.searchsorted(forest.root, nodes, side="right") - 1
+    local = nodes - forest.root[tree]
+    leaf = forest.left == nodes
+    ids: dict[str, Array] = {
+        "nodes_treeids": tree,
+        "nodes_nodeids": local,
+        "nodes_featureids": forest.feature,
+        "nodes_truenodeids": np.where(leaf, 0, forest.left - forest.root[tree]),
+        "nodes_falsenodeids": np.where(leaf, 0, forest.right - forest.root[tree]),
+        "target_treeids": tree[leaf],
+        "target_nodeids": local[leaf],
+        "target_ids": forest.target[tree[leaf]],
+    }
+    attributes: dict[str, Any] = {n: [int(i) for i in values] for n, values in ids.items()}
+    return graph.add(
+        "TreeEnsembleRegressor",
+        filled,
+        domain="ai.onnx.ml",
+        n_targets=len(forest.base),
+        nodes_modes=["LEAF" if end else "BRANCH_LEQ" for end in leaf],
+        nodes_values=[float(t) for t in forest.threshold],
+        target_weights=[float(v) for v in forest.value[leaf]],
+        base_values=[float(b) for b in forest.base],
+        post_transform="NONE",
+        **attributes,
+    )
+
+
+def _last(graph: Graph, flat: str, columns: int) -> str:
+    """Return the last columns: the readings of now in a flat window."""
+    end = np.iinfo(np.int64).max
+    bounds = (graph.integers([-columns]), graph.integers([end]), graph.integers([1]))
+    return graph.add("Slice", flat, *bounds)
+
+
+def _serialise(graph: Graph, settings: Mapping[str, Any]) -> bytes:
+    signature = schema.signature(settings)
+    made = helper.make_graph(
+        graph.nodes,
+        "sensor.anomaly",
+        _values(signature.inputs),
+        _values(signature.outputs),
+        initializer=graph.constants,
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    if settings["body"] == "trees":
+        opsets.append(helper.make_opsetid("ai.onnx.ml", _TREES_OPSET))
+    model = helper.make_model(
+        made, opset_imports=opsets, producer_name="genba", ir_version=_IR_VERSION
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _values(tensors: Sequence[Tensor]) -> list[Any]:
+    return [
+        helper.make_tensor_value_info(
+            t.name, _TYPES[t.datatype], ["batch" if d < 0 else d for d in t.shape]
+        )
+        for t in tensors
+    ]

@@ -1,0 +1,83 @@
+"""Run one entry of the catalog through the contract of its kind: `genba check NAME`.
+
+Tasks and sources need something to be checked with. Genba has it for its own; one from another
+package brings it along as a static method `example(folder)` that writes a little data to the
+folder and returns, for a task, the line that reads it, and for a source its address.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from genba.core.codec import nearest
+from genba.core.problem import Problem
+from genba.core.resolve import names
+from genba.testing.checks import CheckResult
+from genba.testing.engines import check_engine
+from genba.testing.sources import check_source
+from genba.testing.targets import check_target
+from genba.testing.tasks import check_task
+
+#: What wraps another entry needs to be told which; these are the settings that do.
+WRAPPED: Final = {
+    "faulty": [
+        {"engine": "onnxruntime", "settings": {"precision": "float32"}, "after": 1_000_000_000}
+    ]
+}
+
+#: The kinds that have a contract.
+CHECKED: Final = ("task", "engine", "source", "target")
+
+
+def check(kind: str, name: str, address: str = "") -> tuple[CheckResult, ...]:
+    """Run one entry through its contract.
+
+    Args:
+        kind: "task", "engine", "source" or "target".
+        name: Name in the catalog.
+        address: For a source: what to read.
+
+    Returns:
+        One result per check. What breaks before the first of them is a result too: a module that
+        cannot be imported, a class that cannot be made.
+
+    Raises:
+        Problem: G105 when nothing has that name, G901 when its library is missing, G610 when there
+            is no generated data to check it with.
+    """
+    checks: dict[str, Callable[[], tuple[CheckResult, ...]]] = {
+        "task": lambda: check_task(name),
+        "engine": lambda: check_engine(name, WRAPPED.get(name)),
+        "source": lambda: check_source(name, address),
+        "target": lambda: check_target(name),
+    }
+    try:
+        return checks[kind]()
+    except Problem:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever foreign code raises is the finding
+        reason = f"{type(error).__name__}: {error}"
+        return (CheckResult(name="can be loaded and made ready", passed=False, reason=reason),)
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of the catalog entry with that name.
+
+    Raises:
+        Problem: G105 when no task, engine, source or target has that name.
+
+    Example:
+        >>> kind_of("openvino")
+        'engine'
+    """
+    for kind in CHECKED:
+        if name in names(kind):
+            return kind
+    known = [n for kind in CHECKED for n in names(kind)]
+    near = nearest(name, known)
+    raise Problem(
+        "G105",
+        f"There is no task, engine, source or target {name!r}"
+        + (f"; did you mean {near}?" if near else "."),
+        why=f"Known: {', '.join(sorted(known))}.",
+        tries=[f"genba check {near or known[0]}", "genba doctor"],
+    )

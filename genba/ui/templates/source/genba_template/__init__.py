@@ -1,0 +1,1 @@
+"""The source `template-name` for Genba."""

@@ -1,0 +1,1 @@
+"""The target `template-name` for Genba."""

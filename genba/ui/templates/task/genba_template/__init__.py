@@ -1,0 +1,1 @@
+"""The task `template-name` for Genba."""

@@ -1,0 +1,386 @@
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genba.core.codec import encode
+from genba.core.line import Limit, Limits, Line, Target
+from genba.core.problem import Problem
+from genba.core.resolve import resolve
+from genba.core.values import Measure
+from genba.data.view import DatasetView
+from genba.engines.onnxruntime import OnnxRuntime
+from genba.learn.models import save_model
+from genba.runs.effort import Effort
+from genba.runs.progress import SilentProgress
+from genba.runs.stage import StageContext
+from genba.stages import optimize as stage
+from genba.stages.gates import in_words, judge
+from genba.stages.samples import in_chunks, spread
+from genba.store.home import Store
+from genba.targets.local import ThisMachine
+from genba.testing.generated import generated_view
+
+F32 = {"precision": "float32", "threads": 1}
+
+
+@dataclass(frozen=True)
+class Made:
+    store: Store
+    view: DatasetView
+    trained: dict[str, Any]
+    model: Any
+
+    def context(self, line: Line | None = None) -> StageContext:
+        return StageContext(
+            line=line or self.view.line,
+            store=self.store,
+            run="run-1",
+            inputs={"prepare": {"dataset": self.view.digest}, "train": self.trained},
+            effort=Effort.simple(),
+            progress=SilentProgress(),
+        )
+
+    def line(self, *, gates: Any = None, **target: Any) -> Line:
+        line = self.view.line
+        return replace(line, target=Target(**target), gates=line.gates if gates is None else gates)
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Made]:
+    with generated_view("sensor.anomaly", rows=600) as (store, view):
+        task = resolve("task", "sensor.anomaly")()
+        model = task.fit(view, task.derive(view.line, view), Effort.simple(trials=2))
+        yield Made(store, view, save_model(store, model), model)
+
+
+def numbers(cpu: float, p50: float = 1.0, p99: float = 1.0, memory: float = 10.0) -> Any:
+    return {
+        "cpu_ms": Measure(value=cpu, unit="ms", low=cpu * 0.9, high=cpu * 1.1),
+        "latency_ms_p50": Measure(value=p50, unit="ms", low=p50 * 0.9, high=p50 * 1.1),
+        "latency_ms_p99": Measure(value=p99, unit="ms"),
+        "memory_mib": Measure(value=memory, unit="MiB"),
+        "energy_mj": Measure(value=cpu * 5, unit="mJ", method="modelled"),
+    }
+
+
+class Scripted(ThisMachine):
+    """A machine on which the engines measure what the test says, call by call."""
+
+    script: dict[str, list[Any]] = {}  # set by each test
+
+    def measure(self, engine: Any, tensors: Any) -> Any:
+        assert len(next(iter(tensors.values()))) > 100
+        script = self.script[engine.name]
+        found = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(found, Problem):
+            raise found
+        return found
+
+
+class One(OnnxRuntime):
+    name = "one"
+
+    @classmethod
+    def candidates(cls, cores: int) -> Any:
+        return [F32]
+
+
+class Two(One):
+    name = "two"
+
+
+class Three(One):
+    name = "three"
+
+
+class Wrong(One):
+    name = "wrong"
+
+    def run(self, tensors: Any) -> Any:
+        found = super().run(tensors)
+        return found | {"alarm": ~found["alarm"], "score": found["score"] + np.float32(3)}
+
+
+class Unable(One):
+    name = "unable"
+
+    def __init__(self, model: bytes, settings: Any) -> None:
+        raise Problem("G601", "It cannot run this graph.", why="No trees.", tries=["x"])
+
+
+class Broken(One):
+    name = "broken"
+
+    def __init__(self, model: bytes, settings: Any) -> None:
+        raise Problem("G608", "The graph is not whole.", tries=["x"])
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    kinds = {k.name: k for k in (One, Two, Three, Wrong, Unable, Broken)}
+
+    def resolved(kind: str, name: str) -> Any:
+        if kind == "target":
+            return Scripted
+        return kinds[name] if kind == "engine" and name in kinds else resolve(kind, name)
+
+    monkeypatch.setattr(stage, "resolve", resolved)
+    script: dict[str, list[Any]] = {}
+    monkeypatch.setattr(Scripted, "script", script)
+    return script
+
+
+def test_on_this_machine_it_chooses_by_measurement_and_judges_the_exported_model(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quick(kind: str, name: str) -> Any:
+        found = resolve(kind, name)
+        return (lambda: ThisMachine(seconds=0.02)) if kind == "target" else found
+
+    monkeypatch.setattr(stage, "resolve", quick)
+    limits = Limits(latency_ms_p99=1000, memory_mib=2000, energy_mj=1000)
+    result = stage.optimize(made.context(made.line(limits=limits)))
+    json.dumps(result, allow_nan=False)
+    assert "stop" not in result
+    assert result["engine"]["settings"]["precision"] in ("float32", "bfloat16")
+    assert result["verdict"]["passed"] is True
+    assert result["machine"]["cores"] > 0
+    names = {c["engine"] for c in result["candidates"]}
+    assert "faulty" not in names
+    assert {"onnxruntime", "openvino"} <= names
+    for candidate in result["candidates"]:
+        assert candidate["refused"] or candidate["measures"]["memory_mib"]["value"] > 5
+        assert candidate["parity"]["samples"] == made.view.count("test")
+    exported = OnnxRuntime(made.store.blobs.read(result["onnx"]), {"precision": "float32"})
+    task = resolve("task", "sensor.anomaly")()
+    again = task.score(exported.run, made.view, "test", made.model.settings)
+    assert result["reevaluated"]["r2"]["value"] == pytest.approx(again.measures["r2"].value, 1e-6)
+
+
+def test_the_cheapest_that_gives_the_right_answers_wins(
+    made: Made, scripted: dict[str, list[Any]]
+) -> None:
+    scripted |= {"one": [numbers(2.0)], "two": [numbers(1.0)], "wrong": [numbers(0.1)]}
+    engines = ("one", "two", "wrong", "unable")
+    result = stage.optimize(made.context(made.line(engines=engines)))
+    assert result["engine"]["name"] == "two"
+    by_name = {c["engine"]: c for c in result["candidates"]}
+    assert "not close enough to the reference" in by_name["wrong"]["refused"][0]
+    assert by_name["wrong"]["measures"] == {}
+    assert by_name["unable"]["refused"] == ["It cannot run this graph."]
+    assert by_name["unable"]["why"] == "No trees."
+    assert by_name["unable"]["parity"] is None
+
+
+def test_the_second_measurement_is_published_and_may_change_the_choice(
+    made: Made, scripted: dict[str, list[Any]]
+) -> None:
+    scripted |= {
+        "one": [numbers(1.0, p99=1), numbers(1.0, p99=9)],
+        "two": [numbers(2.0, p99=1), numbers(2.5, p99=2)],
+    }
+    line = made.line(engines=("one", "two"), limits=Limits(latency_ms_p99=3))
+    result = stage.optimize(made.context(line))
+    assert result["engine"]["name"] == "two"
+    one, two = result["candidates"]
+    assert one["refused"][0].startswith("Measured a second time: latency_ms_p99 is 9 ms")
+    assert two["measures"]["cpu_ms"]["value"] == 2.5
+
+
+def test_when_nothing_fits_the_nearest_is_named_with_what_to_relax(
+    made: Made, scripted: dict[str, list[Any]]
+) -> None:
+    scripted |= {
+        "one": [numbers(1.0, p99=30, memory=50)],
+        "two": [numbers(1.0, p99=4, memory=300)],
+    }
+    limits = Limits(latency_ms_p99=3, memory_mib=100)
+    result = stage.optimize(made.context(made.line(engines=("one", "two"), limits=limits)))
+    assert "engine" not in result
+    first, *reasons = result["stop"]
+    assert first == (
+        "No engine fits the limits of this-machine; the nearest is two (float32, threads 1)."
+    )
+    assert reasons == [
+        "memory_mib is 300 MiB; this-machine allows 100 MiB (200 % too much).",
+        "latency_ms_p99 is 4 ms; this-machine allows 3 ms (33 % too much).",
+        "To accept it: genba run LINE --set target.limits.latency_ms_p99=4.4 "
+        "--set target.limits.memory_mib=330",
+    ]
+
+
+def test_when_no_engine_answers_as_the_reference_every_reason_is_given(
+    made: Made, scripted: dict[str, list[Any]]
+) -> None:
+    result = stage.optimize(made.context(made.line(engines=("wrong", "unable"))))
+    assert result["stop"][0] == "No engine gives the answers of the reference on this-machine."
+    assert len(result["stop"]) == 3
+
+
+def test_an_engine_that_cannot_run_the_graph_is_one_row(
+    made: Made, scripted: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted |= {"one": [numbers(1.0)]}
+    many = [{**F32, "threads": threads} for threads in (1, 2, 3)]
+    monkeypatch.setattr(Unable, "candidates", lambda cores: many)
+    result = stage.optimize(made.context(made.line(engines=("unable", "one"))))
+    refused = [c for c in result["candidates"] if c["engine"] == "unable"]
+    assert [c["settings"] for c in refused] == [F32]
+    assert refused[0]["refused"] == ["It cannot run this graph."]
+    assert refused[0]["measures"] == {}
+
+
+def test_what_was_measured_is_kept_of_who_exceeds_a_limit(
+    made: Made, scripted: dict[str, list[Any]]
+) -> None:
+    scripted |= {"one": [numbers(1.0, p99=9)], "two": [numbers(2.0)]}
+    line = made.line(engines=("one", "two"), limits=Limits(latency_ms_p99=3))
+    result = stage.optimize(made.context(line))
+    over, chosen = result["candidates"]
+    assert result["engine"]["name"] == "two"
+    assert chosen["refused"] == []
+    assert len(over["refused"]) == 1
+    assert over["measures"]["latency_ms_p99"]["value"] == 9
+    assert over["parity"]["decision_agreement"] == 1.0
+
+
+def test_an_engine_whose_memory_cannot_be_measured_is_left_out(
+    made: Made, scripted: dict[str, list[Any]]
+) -> None:
+    died = Problem("G607", "It died.", why="SIGSEGV", tries=["x"])
+    scripted |= {"one": [died], "two": [numbers(2.0)]}
+    result = stage.optimize(made.context(made.line(engines=("one", "two"))))
+    assert result["engine"]["name"] == "two"
+    assert result["candidates"][0]["refused"] == ["It died."]
+    assert result["candidates"][0]["why"] == "SIGSEGV"
+
+
+def test_on_an_overloaded_machine_the_last_are_left_out_and_it_says_so(
+    made: Made, scripted: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "_MEASURING_S", -1.0)
+    scripted |= {"one": [numbers(1.0, p99=9)], "two": [numbers(2.0)], "three": [numbers(0.1)]}
+    line = made.line(engines=("one", "two", "three"), limits=Limits(latency_ms_p99=3))
+    result = stage.optimize(made.context(line))
+    assert result["engine"]["name"] == "two"
+    assert "Not measured" in result["candidates"][2]["refused"][0]
+
+
+def test_a_problem_of_the_graph_ends_the_run(made: Made, scripted: dict[str, list[Any]]) -> None:
+    with pytest.raises(Problem) as refused:
+        stage.optimize(made.context(made.line(engines=("broken",))))
+    assert refused.value.code == "G608"
+    scripted |= {"one": [Problem("G606", "No table.", tries=["x"])]}
+    with pytest.raises(Problem) as refused:
+        stage.optimize(made.context(made.line(engines=("one",))))
+    assert refused.value.code == "G606"
+
+
+def test_a_gate_that_the_exported_model_misses_stops_the_line(
+    made: Made, scripted: dict[str, list[Any]]
+) -> None:
+    scripted |= {"one": [numbers(1.0)]}
+    gates = {"r2": Limit(min=0.99999), "mae": Limit(max=100)}
+    result = stage.optimize(made.context(made.line(engines=("one",), gates=gates)))
+    assert result["verdict"]["passed"] is False
+    (reason,) = result["stop"]
+    assert reason.startswith("The exported model: r2 is 0.9")
+
+
+def candidate(cpu: float, p50: float) -> stage.Candidate:
+    return stage.Candidate(engine="e", settings={}, measures=numbers(cpu, p50))
+
+
+def test_ties_in_cpu_time_are_decided_by_latency_and_then_by_order() -> None:
+    cheap, dear = candidate(1.0, 5.0), candidate(2.0, 1.0)
+    assert stage.cheapest([dear, cheap]) is cheap
+    slow, fast = candidate(1.0, 5.0), candidate(1.05, 1.0)
+    assert stage.cheapest([slow, fast]) is fast
+    first, second = candidate(1.05, 1.05), candidate(1.0, 1.0)
+    assert stage.cheapest([first, second]) is first
+    exact = [replace_measures(candidate(1.0, 1.0)), replace_measures(candidate(1.0, 1.0))]
+    assert stage.cheapest(exact) is exact[0]
+
+
+def replace_measures(found: stage.Candidate) -> stage.Candidate:
+    found.measures = {n: Measure(value=m.value, unit=m.unit) for n, m in found.measures.items()}
+    return found
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=1, max_size=8))
+def test_nobody_is_clearly_cheaper_than_the_cheapest(pairs: list[tuple[float, float]]) -> None:
+    found = [candidate(cpu, p50) for cpu, p50 in pairs]
+    best = stage.cheapest(found)
+    assert best.measures["cpu_ms"].low is not None
+    for other in found:
+        assert other.measures["cpu_ms"].high is not None
+        assert other.measures["cpu_ms"].high >= best.measures["cpu_ms"].low
+
+
+@given(st.floats(1e-6, 1e9))
+def test_a_suggested_limit_is_never_below_the_value(value: float) -> None:
+    text = stage._rounded_up(value)
+    assert float(text) >= value * (1 - 1e-9)
+    assert float(text) <= value * 1.11
+
+
+def test_no_limit_is_suggested_for_what_is_not_a_number() -> None:
+    assert stage._rounded_up(float("nan")) == "…"
+
+
+class TestGates:
+    def test_all_passed(self) -> None:
+        verdict = judge({"r2": Limit(min=0.9)}, {"r2": Measure(value=0.9)})
+        assert verdict.passed
+        assert verdict.reasons == ()
+        assert verdict.gates[0].limit == "at least 0.9"
+
+    def test_no_gates_is_passed(self) -> None:
+        assert judge({}, {}).passed
+
+    def test_the_hardest_miss_comes_first_and_the_unknown_before_it(self) -> None:
+        gates = {
+            "fine": Limit(max=1),
+            "near": Limit(min=1.0),
+            "far": Limit(max=1.0),
+            "unknown": Limit(max=1),
+            "broken": Limit(max=1),
+        }
+        measures = {
+            "fine": Measure(value=0.5),
+            "near": Measure(value=0.9),
+            "far": Measure(value=3.0),
+            "broken": Measure(value=float("nan")),
+        }
+        verdict = judge(gates, measures)
+        assert not verdict.passed
+        assert [g.name for g in verdict.gates] == ["unknown", "broken", "far", "near", "fine"]
+        assert len(verdict.reasons) == 4
+        json.dumps(encode(verdict), allow_nan=False)
+
+    def test_limits_in_words(self) -> None:
+        assert in_words(Limit(max=0.5)) == "at most 0.5"
+        assert in_words(Limit(min=0.2, max=0.4)) == "between 0.2 and 0.4"
+        assert in_words(Limit()) == "anything"
+
+
+class TestSamples:
+    def test_a_few_samples_are_spread_over_the_split_and_always_the_same(self, made: Made) -> None:
+        task = resolve("task", "sensor.anomaly")()
+        settings = made.model.settings
+        some = spread(task, made.view, "test", settings, 7)
+        assert {len(t) for t in some.values()} == {7}
+        again = spread(task, made.view, "test", settings, 7)
+        assert np.array_equal(some["window"], again["window"], equal_nan=True)
+        assert len(np.unique(some["entity"])) > 1
+        total = made.view.count("test")
+        everything = spread(task, made.view, "test", settings, total + 100)
+        assert len(everything["entity"]) == total
+        rows = sum(len(s.row) for s in in_chunks(task, made.view, "test", settings))
+        assert rows == total
