@@ -31,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 AMBIGUITY: Final = 0.09
 _FEWEST_PAIRS: Final = 10
 _BATCH: Final = 1_000  # labels that are judged together
-_NEWEST: Final = 250  # of which 30 % wrong ones are found in 99 of 100 cases (docs/LOG.md)
+_NEWEST: Final = 250  # a bad batch that has just begun; docs/LOG.md has how often it is found
 _MOST_ROWS: Final = 2_000  # whose look-alikes are searched, the newest
 
 

@@ -94,12 +94,12 @@ def test_packages_change_under_load_and_no_request_is_dropped(
             package = small_package(store, LINE, seed=seed)
             seeds[package] = seed
             place(store, LINE, "canary", package, share=0.3)
-            until(lambda p=package: load.answered[p] > 50)  # type: ignore[misc]
+            until(lambda p=package: load.answered[p] > 50)  # type: ignore[misc]  # a default binds the loop variable
             place(store, LINE, "promote", package)
-            until(lambda p=package: stable(served) == p)  # type: ignore[misc]
+            until(lambda p=package: stable(served) == p)  # type: ignore[misc]  # a default binds the loop variable
             if seed == 2:
                 place(store, LINE, "roll_back", package)
-                until(lambda p=package: stable(served) != p)  # type: ignore[misc]
+                until(lambda p=package: stable(served) != p)  # type: ignore[misc]  # a default binds the loop variable
         until(lambda: sum(load.answered.values()) > 2_000)
     assert load.failures == []
     assert len(load.answered) == 4

@@ -123,7 +123,7 @@ def test_tally() -> None:
     tally = Tally()
     tally.add(part(3, bad=[True, False, False]), [0.001])
     tally.add(part(2, error=ValueError("x")), [0.003])
-    tally.give_up(SimpleNamespace(rows=2, role="canary"), 5.0)  # type: ignore[arg-type]
+    tally.give_up(SimpleNamespace(rows=2, role="canary"), 5.0)  # type: ignore[arg-type]  # it reads rows and role only
     tally.add(part(2, given_up=True), [6.0])
     assert tally.summary(0.5) == {
         "role": "canary",
@@ -272,7 +272,7 @@ def test_metrics_text() -> None:
     package = metrics.package("pump", "p1", lambda: 3)
     package.add(part(2, 1, bad=[True, False, False]), [0.002, 0.2])
     package.add(part(1, error=ValueError("x")), [0.002])
-    package.give_up(SimpleNamespace(rows=1, role="stable"), 5.0)  # type: ignore[arg-type]
+    package.give_up(SimpleNamespace(rows=1, role="stable"), 5.0)  # type: ignore[arg-type]  # it reads rows and role only
     package.cpu_seconds = 2.0
     metrics.answered("infer", 200)
     metrics.shed("queue")

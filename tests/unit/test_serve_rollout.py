@@ -148,7 +148,7 @@ def test_packages_that_cannot_be_served(home: Path, store: Store) -> None:
         outputs=(*SIGNATURE.outputs, replace(SIGNATURE.outputs[0], name="more")),
     )
     altered = small_package(store, "pump", seed=5)
-    digest = next(iter(store.ledger.get("package", altered)["files"].values()))["digest"]  # type: ignore[index]
+    digest = next(iter(store.ledger.get("package", altered)["files"].values()))["digest"]  # type: ignore[index]  # it was just recorded
     path = store.blobs.path(digest)
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -170,9 +170,9 @@ def test_packages_that_cannot_be_served(home: Path, store: Store) -> None:
     def script(client: Client) -> None:
         for count, (package, code) in enumerate(bad.items(), start=1):
             place(store, "pump", "canary", package, share=1.0)
-            until(lambda count=count: len(load_failures(store)) >= count)  # type: ignore[misc]
+            until(lambda count=count: len(load_failures(store)) >= count)  # type: ignore[misc]  # a default binds the loop variable
             assert load_failures(store)[-1] == code
-            until(lambda package=package: package in client.line("pump")["failed"])  # type: ignore[misc]
+            until(lambda package=package: package in client.line("pump")["failed"])  # type: ignore[misc]  # a default binds the loop variable
             assert client.infer("pump", FEW).package == good
         place(store, "pump", "promote", altered)
         until(lambda: len(load_failures(store)) > len(bad))

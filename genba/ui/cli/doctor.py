@@ -151,7 +151,7 @@ def _libraries() -> Iterable[Finding]:
         present = importlib.util.find_spec(module) is not None
         yield Finding(
             name=f"[{extra}]",
-            state="good",
+            state="good" if present else "note",
             found=f"{module} is installed" if present else f"optional: {module} is not installed",
         )
 
