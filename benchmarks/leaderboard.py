@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import quality
+from benchmarks.labels import page as labels
 from genba.core.values import Measure
 
 HERE = Path(__file__).parent
@@ -19,10 +21,19 @@ What Genba costs, measured on one machine; written by `make bench`. The README o
 
 def write() -> None:
     """Write the page; a benchmark without a report has no section."""
-    sections = {"line": lines, "overhead": overhead, "ingest": ingest}
+    sections = {
+        "line/report.json": lines,
+        "vision/quality.json": quality.inspection,
+        "forecast/report.json": quality.forecast,
+        "remaining_life/report.json": quality.remaining_life,
+        "labels/report.json": labels.page,
+        "vision/speed.json": quality.speed,
+        "overhead/report.json": overhead,
+        "ingest/report.json": ingest,
+    }
     text = [HEAD]
     for name, section in sections.items():
-        path = HERE / name / "report.json"
+        path = HERE / name
         if path.is_file():
             text.append("\n".join(section(json.loads(path.read_text()))) + "\n")
     PAGE.write_text("\n".join(text), encoding="utf-8")

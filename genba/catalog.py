@@ -10,6 +10,24 @@ from typing import Final
 
 TASKS: Final = {
     "sensor.anomaly": "genba.tasks.sensor.anomaly:SensorAnomaly",
+    "sensor.forecast": "genba.tasks.sensor.forecast:SensorForecast",
+    "sensor.remaining_life": "genba.tasks.sensor.remaining_life:SensorRemainingLife",
+    "vision.anomaly": "genba.tasks.vision.anomaly:VisionAnomaly",
+    "vision.classify": "genba.tasks.vision.classify:VisionClassify",
+}
+
+# What `genba new` makes of data when nobody says more.
+GUESSED_TASKS: Final = {
+    "table": "sensor.anomaly",
+    "run to failure": "sensor.remaining_life",
+    "good parts": "vision.anomaly",
+    "images": "vision.classify",
+}
+
+# Kinds of data; a task names the one it reads.
+MODALITIES: Final = {
+    "table": "genba.data.tables:Tables",
+    "image": "genba.data.images:Images",
 }
 
 ENGINES: Final = {
@@ -22,6 +40,7 @@ ENGINES: Final = {
 SOURCES: Final = {
     "files": "genba.data.sources.files:FileSource",
     "package": "genba.data.sources.package:PackageSource",
+    "generated": "genba.data.sources.generated:GeneratedSource",
 }
 
 TARGETS: Final = {
@@ -43,6 +62,7 @@ EXECUTORS: Final = {
 
 KINDS: Final = {
     "task": TASKS,
+    "modality": MODALITIES,
     "engine": ENGINES,
     "source": SOURCES,
     "target": TARGETS,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +34,10 @@ class Data:
     entity: str | None = None
     inputs: tuple[str, ...] = ()  # derived: every numeric column that has no other meaning
     output: str | None = None
+    known: tuple[str, ...] = ()  # inputs whose future is known when asked: calendar, weather
     label: str | None = None
+    image: str | None = None  # of a manifest: the column that names the image file
+    mask: str | None = None  # of a manifest: the column that names the mask file
     since: str | None = None  # ISO 8601; rows before are not read
     until: str | None = None  # ISO 8601; rows from here on are not read
     entities: tuple[str, ...] = ()  # derived: all
@@ -124,6 +127,7 @@ class Line:
     name: str
     task: str
     data: Data
+    options: Mapping[str, Any] = field(default_factory=dict)  # those that the task declares
     train: Train = field(default_factory=Train)
     gates: Mapping[str, Limit] = field(default_factory=dict)
     target: Target = field(default_factory=Target)

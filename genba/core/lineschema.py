@@ -75,6 +75,8 @@ def _schema(hint: Any, path: str) -> dict[str, Any]:
 
 def _type(hint: Any, path: str) -> dict[str, Any]:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return {}
     if hint in _SCALARS:
         return {"type": _SCALARS[hint]}
     if origin is typing.Literal:
@@ -165,6 +167,6 @@ def _toml(value: Any) -> str:
         return repr(int(value) if abs(value) < _EXACT and value == int(value) else value)
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return f"[{', '.join(map(_toml, value))}]"
     return f"{{ {', '.join(f'{_toml_key(k)} = {_toml(v)}' for k, v in value.items())} }}"

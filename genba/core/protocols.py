@@ -6,13 +6,13 @@ the whole of what a task sees of the data layer, so a task needs neither Polars 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy.typing as npt
 
 from genba.core.line import Data, Limits, Line
-from genba.core.values import Measure, Signature
+from genba.core.values import DatasetVersion, Measure
 
 Array = npt.NDArray[Any]
 Columns = Mapping[str, Array]
@@ -25,17 +25,27 @@ class View(Protocol):
     """A dataset version as a task reads it: by split, in chunks, never all at once.
 
     A chunk holds consecutive rows of one entity in the order of time, with these columns:
-    `entity` (int32, index into `entities`), `time` (int64, ms since 1970 UTC; the row's number
-    where the data has no clock), `row` (int64, unique in the dataset), `label` (float64: 0 normal,
-    1 anomaly or class number, NaN unknown) and every input and output as float64 with NaN for
-    missing. Columns of other types (text, image digests) keep their own dtype.
+    `entity` (int32, index into `entities`), `time` (int64, ms since 1970 UTC; a count such as a
+    cycle, or the row's number, where the data has no clock), `row` (int64, unique in the dataset),
+    `label` (float64: 0 normal, 1 anomaly or class number, NaN unknown) and every input and output
+    as float64 with NaN for missing.
+
+    A chunk of images has, besides these, `image` (object: the file's bytes, JPEG or PNG), `mask`
+    (object: bytes of a grey PNG that is not zero where the defect is, or None) and `name` (object:
+    the file it came from). Chunks of images are small, whatever `rows` asks for.
     """
 
     digest: str
     line: Line
     entities: tuple[str, ...]
     sensors: tuple[str, ...]  # inputs in the order of the line, then the output if there is one
-    has_clock: bool
+    modality: str  # "table" or "image"
+    classes: tuple[str, ...]  # what the labels 0, 1, 2, ... mean; () where they are plain numbers
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether `time` is a time; otherwise it is a count, such as a cycle, or a row number."""
+        ...
 
     def chunks(self, split: str, *, rows: int = 65_536) -> Iterator[Columns]:
         """Yield the rows of "train", "calibrate" or "test" in chunks of at most `rows` rows."""
@@ -45,131 +55,16 @@ class View(Protocol):
         """Return the number of rows in a split."""
         ...
 
+    def ends(self) -> Array:
+        """Return when each entity's life ended (float64 [entities], as `time`), NaN if it did not.
+
+        Where any row is labelled, the first row labelled 1 is the end; where the data has no label
+        at all, every entity ran to failure and its last row is the end.
+        """
+        ...
+
     def sheet(self) -> JsonObject:
         """Return the dataset sheet."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
-    """A trained model as plain data: what was chosen, how it was set, its arrays."""
-
-    candidate: str
-    settings: Mapping[str, Any]  # everything the graph needs besides arrays; JSON
-    arrays: Mapping[str, Array]
-    trials: Sequence[JsonObject] = ()  # what the search tried, with its numbers
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Samples:
-    """Rows turned into what a package takes."""
-
-    tensors: Tensors  # named and shaped as the signature's inputs
-    entity: Array  # int32 [N]
-    time: Array  # int64 [N]
-    row: Array  # int64 [N]
-    label: Array  # float64 [N]
-    truth: Array  # float64 [N, outputs]: what a prediction is compared with
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scores:
-    """How a model did on a split."""
-
-    measures: Mapping[str, Measure]
-    evidence: Mapping[str, Array] = field(default_factory=dict)  # per sample: row, loss, alarm, ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """A paired difference, challenger minus champion, with its interval; smaller loss is better."""
-
-    name: str
-    where: str  # "frozen test set" or "newest window"
-    difference: Measure
-    worse: bool  # the interval says that the challenger is worse than the margin allows
-    better: bool  # the interval says that it is better
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parity:
-    """How far an exported graph in an engine is from the reference."""
-
-    decision_agreement: float  # 0..1
-    max_error: float  # largest relative difference of any output
-    samples: int
-    passed: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Attribution:
-    """How much one input contributed to one prediction; the shares add up to 1."""
-
-    name: str
-    share: float
-    value: float  # what was read
-    usual: float  # what the model would have expected
-
-
-class Task(Protocol):
-    """A kind of capability."""
-
-    name: ClassVar[str]
-    uses: ClassVar[tuple[str, ...]]  # packages whose source decides its numbers; part of stage keys
-
-    def derive(self, line: Line, view: View) -> dict[str, Any]:
-        """Derive every setting the line leaves open, as JSON that is printed and recorded."""
-        ...
-
-    def signature(self, settings: JsonObject) -> Signature:
-        """Return the inputs and outputs of a package with these settings."""
-        ...
-
-    def samples(self, columns: Columns, settings: JsonObject) -> Samples:
-        """Turn consecutive rows of one entity into samples."""
-        ...
-
-    def fit(self, view: View, settings: JsonObject, effort: Any) -> Model:
-        """Search, train and calibrate. `effort` is a `genba.runs.effort.Effort`."""
-        ...
-
-    def reference(self, model: Model) -> Predict:
-        """Return the model as a numpy function, the yardstick of every exported form."""
-        ...
-
-    def export(self, model: Model) -> bytes:
-        """Return the model as ONNX with pre- and post-processing inside the graph."""
-        ...
-
-    def score(self, predict: Predict, view: View, split: str, settings: JsonObject) -> Scores:
-        """Measure any form of the model on a split, with intervals."""
-        ...
-
-    def baselines(self, view: View, settings: JsonObject) -> Mapping[str, Scores]:
-        """Measure well-known methods on the same split, for the report. May be empty."""
-        ...
-
-    def compare(self, champion: Scores, challenger: Scores, where: str) -> tuple[Comparison, ...]:
-        """Compare two models sample by sample on the same rows."""
-        ...
-
-    def parity(self, reference: Tensors, exported: Tensors) -> Parity:
-        """Compare the outputs of the exported graph with the reference, decision by decision."""
-        ...
-
-    def drift_reference(self, predict: Predict, view: View, settings: JsonObject) -> dict[str, Any]:
-        """Return what watching needs to notice drift: JSON, stored in the package."""
-        ...
-
-    def label(self, correction: str) -> float:
-        """Turn what a person said into the label of a sample; raises Problem G801 if it cannot."""
-        ...
-
-    def explain(
-        self, predict: Predict, tensors: Tensors, settings: JsonObject
-    ) -> tuple[Attribution, ...]:
-        """Say which inputs caused the score of one prediction (batch of one), largest first."""
         ...
 
 
@@ -226,6 +121,48 @@ class Source(Protocol):
 
     def batches(self, cursor: JsonObject | None = None) -> Iterator[tuple[Any, JsonObject]]:
         """Yield (Arrow record batch, cursor after it); start behind `cursor` if one is given."""
+        ...
+
+
+class Modality(Protocol):
+    """A kind of data: how it is taken in, continued and checked. An entry of the catalog."""
+
+    @staticmethod
+    def ingest(source: Source, line: Line, store: Any, progress: Any, **how: Any) -> DatasetVersion:
+        """Read a source into a new dataset version.
+
+        Args:
+            source: Where the rows come from.
+            line: What they mean.
+            store: Where they go.
+            progress: Who is told how far it is.
+            how: `parent` (an earlier version of the line, or None) and `split_by` (of the task).
+        """
+        ...
+
+    @staticmethod
+    def parent(store: Any, version: DatasetVersion) -> Any:
+        """Return what `ingest` needs to know of an earlier version to continue it."""
+        ...
+
+    @staticmethod
+    def extend(
+        store: Any, line: Line, version: DatasetVersion, captures: Any, lessons: Any
+    ) -> DatasetVersion:
+        """Continue a version with captured predictions and what people said about them.
+
+        Args:
+            store: Where captures and segments are.
+            line: Names the task, whose `rows` and `teach` are used.
+            version: The version to continue.
+            captures: Records of captured predictions.
+            lessons: `genba.core.task.Lesson`s.
+        """
+        ...
+
+    @staticmethod
+    def refuse_leakage(view: View) -> None:
+        """Refuse a version whose splits share what they must not; raises a Problem G2xx."""
         ...
 
 

@@ -2,10 +2,32 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Method = Literal["measured", "estimated", "modelled"]
 Role = Literal["stable", "canary", "shadow"]
+
+#: What a tensor is for, so that no part of the house needs to know the task behind it.
+ROLES: Final = {
+    # inputs
+    "feature": "numbers to predict from; captured, watched for drift",
+    "image": "pixels, UINT8 [-1, height, width, 3] RGB; may be sent as JPEG or PNG; bytes captured",
+    "entity": "index of the entity, -1 for an unknown one; may be sent as a name",
+    "time": "milliseconds since 1970 UTC",
+    "parameter": "FP32 [-1], changeable while in service; `default` where nobody says otherwise",
+    # outputs
+    "score": "how unusual, 1.0 = at the threshold",
+    "alarm": "BOOL: the score is above the threshold",
+    "expected": "a predicted value",
+    "low": "lower end of the interval of `expected`",
+    "high": "upper end of the interval of `expected`",
+    "class": "INT64: index into the classes, -1 where the model abstains",
+    "probability": "of every class",
+    "map": "per pixel or patch, on the scale of the score; not captured",
+    "mask": "BOOL per pixel or patch; not captured",
+    "embedding": "what the sample looks like, for neighbours, novelty and label noise",
+    "look": "a few plain statistics of the sample, watched for drift",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +110,7 @@ class DatasetVersion:
     rows: int
     rejected: Mapping[str, int]  # reason -> rows
     sheet: str  # blob: the dataset sheet as JSON
+    classes: tuple[str, ...] = ()  # what the labels 0, 1, 2, ... mean; () where they are numbers
     rejects: str | None = None  # blob: the rejected rows with their reasons, Parquet
     parent: str | None = None
 
@@ -99,8 +122,9 @@ class Tensor:
     name: str
     datatype: str  # FP32, INT64, BOOL, BYTES, ...
     shape: tuple[int, ...]  # -1 for the batch
-    role: str = "feature"  # in: feature, entity, time; out: score, alarm, expected, ...
+    role: str = "feature"  # see ROLES
     unit: str = ""
+    default: float | None = None  # of a parameter: what holds where nobody says otherwise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +170,7 @@ class Manifest:
     entities: tuple[str, ...]
     files: Mapping[str, PackageFile]
     verdict: Verdict
+    classes: tuple[str, ...] = ()  # what the labels 0, 1, 2, ... mean; () where they are numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

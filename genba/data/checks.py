@@ -19,8 +19,12 @@ DUPLICATE: Final = "duplicate"
 DIFFERENT_DUPLICATE: Final = "duplicate with other values"
 NO_TIME: Final = "time is missing or unreadable"
 NO_ENTITY: Final = "entity is missing"
+_FIRST: Final = "_first"  # the rule that fails first
 _NORMAL: Final = ("normal", "ok", "good", "healthy", "no", "false")
-_ANOMALY: Final = ("anomaly", "anomalous", "fault", "faulty", "bad", "ng", "yes", "true")
+_ANOMALY: Final = (
+    *("anomaly", "anomalous", "fault", "faulty", "bad", "ng", "yes", "true"),
+    *("failed", "failure"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,23 @@ def apply(frame: pl.DataFrame, rules: tuple[Rule, ...]) -> pl.DataFrame:
     fails = pl.any_horizontal(*(rule.fails.fill_null(False) for rule in rules))
     if not frame.select(fails.any()).item():
         return frame
-    reason, detail = pl.col(REASON), pl.col(DETAIL)
-    for rule in rules:
-        applies = reason.is_null() & rule.fails.fill_null(False)
-        if rule.shows in frame.columns:
-            value = pl.col(rule.shows).cast(pl.String)
-            detail = pl.when(applies).then(value).otherwise(detail)
-        reason = pl.when(applies).then(pl.lit(rule.reason)).otherwise(reason)
-    return frame.with_columns(reason.alias(REASON), detail.alias(DETAIL))
+    # The first rule that fails, found flat: nested conditions would double with every rule.
+    first = pl.coalesce(
+        [pl.when(rule.fails.fill_null(False)).then(pl.lit(n)) for n, rule in enumerate(rules)]
+    )
+    frame = frame.with_columns(
+        pl.when(pl.col(REASON).is_null()).then(first).cast(pl.Int64).alias(_FIRST)
+    )
+    shown = [
+        pl.when(pl.col(_FIRST) == n).then(pl.col(rule.shows).cast(pl.String))
+        for n, rule in enumerate(rules)
+        if rule.shows in frame.columns
+    ]
+    told = pl.lit(pl.Series([rule.reason for rule in rules])).gather(pl.col(_FIRST))
+    return frame.with_columns(
+        pl.coalesce([pl.col(REASON), told]).alias(REASON),
+        pl.coalesce([*shown, pl.col(DETAIL)]).alias(DETAIL),
+    ).drop(_FIRST)
 
 
 def labels(frame: pl.DataFrame, column: str) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Times as people write them, turned into milliseconds since 1970 UTC."""
+"""Times as people write them, turned into milliseconds since 1970 UTC; counts stay counts."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -33,6 +33,9 @@ _COMPACT: Final = (
 #: A format reads 31.03.26 as a day in the year 31; a year of two digits is not guessed.
 _YEAR_1000_MS: Final = -30_610_224_000_000
 _AMBIGUOUS: Final = r"^\s*(\d{1,2})[/-](\d{1,2})[/-]\d{4}"
+#: Whole numbers below this are a count of cycles or rows: as seconds they would lie before 1973.
+_MOST_COUNTED: Final = 100_000_000
+_UNREADABLE: Final = 0.1  # of the first batch; with more, the column is no count
 #: Largest count since 1970 that is still read in a unit, smallest unit last.
 _EPOCH_UNITS: Final = (("s", 10**11, 1000.0), ("ms", 10**14, 1.0), ("us", 10**17, 1e-3))
 
@@ -41,7 +44,8 @@ class Clock:
     """Reads one time column, batch by batch, and remembers how it was written.
 
     A time without an offset is taken as UTC; how many there were is in `naive`. Whether 03/04/2026
-    is in March or April is decided by the first batch, for the whole source.
+    is in March or April is decided by the first batch, for the whole source, and so is whether the
+    column counts something else than time (cycles, rows), which is then kept as it is.
 
     Args:
         column: The name of the column, for error messages.
@@ -53,6 +57,9 @@ class Clock:
         [1388534400000, 1388534400000, None]
         >>> clock.naive
         1
+        >>> cycles = Clock("cycle")
+        >>> cycles.read(pl.Series([1, 2, 3])).to_list(), cycles.counts
+        ([1, 2, 3], True)
     """
 
     def __init__(self, column: str) -> None:
@@ -61,9 +68,15 @@ class Clock:
         self.formats: Counter[str] = Counter()
         self._month_first: bool | None = None
         self._epoch: tuple[str, float] | None = None
+        self._counting: bool | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the column holds a count, such as of cycles, and not a time."""
+        return bool(self._counting)
 
     def read(self, values: pl.Series) -> pl.Series:
-        """Return milliseconds since 1970 UTC, null where the time is missing or unreadable.
+        """Return milliseconds since 1970 UTC or the count, null where it is missing or unreadable.
 
         Raises:
             Problem: G207 when no value of the first batch is a time, or day and month of a date
@@ -77,10 +90,20 @@ class Clock:
 
     def notes(self) -> dict[str, object]:
         """Return how the times were written, for the dataset sheet."""
-        return {"formats": sorted(self.formats), "without_offset_taken_as_utc": self.naive}
+        return {
+            "formats": sorted(self.formats),
+            "without_offset_taken_as_utc": self.naive,
+            "is_count": self.counts,
+        }
 
     def _read(self, values: pl.Series) -> pl.Series:
         kind = values.dtype
+        if self._counting is None and values.null_count() < len(values):
+            self._counting = self._is_count(values)
+        if self._counting:
+            self.formats["count"] += 1
+            numbers = _finite(_numbers(values))
+            return numbers.set(numbers != numbers.round(), None).cast(pl.Int64)
         if isinstance(kind, pl.Datetime) or kind == pl.Date:
             if kind == pl.Date or getattr(kind, "time_zone", None) is None:
                 self.naive += len(values) - values.null_count()
@@ -91,6 +114,17 @@ class Clock:
         if kind.is_numeric():
             return self._since_1970(values.cast(pl.Float64 if kind.is_float() else pl.Int64))
         return self._texts(values.cast(pl.String))
+
+    def _is_count(self, values: pl.Series) -> bool:
+        """Say whether these are small whole numbers: the cycles or rows of a unit."""
+        if not (values.dtype.is_numeric() or values.dtype == pl.String):
+            return False
+        numbers = _numbers(values.drop_nulls())
+        known = _finite(numbers).drop_nulls()
+        if not len(known) or numbers.null_count() > len(numbers) * _UNREADABLE:
+            return False
+        whole = bool(((known == known.round()) & (known >= 0)).all())
+        return whole and float(known.max()) < _MOST_COUNTED and self._counts(known)  # type: ignore[arg-type]  # a float column
 
     def _since_1970(self, values: pl.Series) -> pl.Series:
         counts = _finite(values.cast(pl.Float64))
@@ -183,6 +217,12 @@ class Clock:
             "milliseconds since 1970.",
             tries=['time = "the column with the times"', "write times as 2026-03-04T05:06:07Z"],
         )
+
+
+def _numbers(values: pl.Series) -> pl.Series:
+    """Return numbers, null for texts that are none."""
+    texts = values.str.strip_chars() if values.dtype == pl.String else values
+    return texts.cast(pl.Float64, strict=False)
 
 
 def _finite(numbers: pl.Series) -> pl.Series:

@@ -40,13 +40,14 @@ class Sizes:
     run_rows: int = RUN_ROWS
 
 
-def ingest(
+def ingest(  # noqa: PLR0913  # what may be left out is named
     source: Source,
     line: Line,
     store: Store,
     progress: Progress | None = None,
     *,
     parent: Parent | None = None,
+    split_by: str | None = None,
     sizes: Sizes | None = None,
 ) -> DatasetVersion:
     """Read a source into a new dataset version and record it.
@@ -61,6 +62,7 @@ def ingest(
         parent: An earlier version of the same line. Rows up to its end keep the splits they had,
             so its segments come out unchanged where the rows did not change; only what is newer
             is split anew.
+        split_by: How the task wants rows divided where the line is silent.
         sizes: Rows handled at once.
 
     Raises:
@@ -79,7 +81,7 @@ def ingest(
             spill.add(good)
             progress.step("rows read", intake.read)
         plan.check_read(intake, line, facts.location)
-        second = _SecondPass(line, store, intake, rejects)
+        second = _SecondPass(line, store, intake, rejects, split_by)
         second.run(spill, parent, sizes, progress)
     assert second.rule is not None
     plan.check_kept(second.profile, second.counts, intake.roles, second.rule)
@@ -94,6 +96,7 @@ class _SecondPass:
     store: Store
     intake: Intake
     rejects: Rejects
+    split_by: str | None = None
     segments: list[Segment] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)  # split -> rows
     duplicates: Counter[str] = field(default_factory=Counter)
@@ -164,7 +167,12 @@ class _SecondPass:
         self.profile.add(owner, time, values, piece["label"].to_numpy())
         if self.rule is None:
             self.rule = plan.split_rule(
-                self.line, self.names, spill, parent, step_ms=self.profile.step_ms
+                self.line,
+                self.names,
+                spill,
+                parent,
+                step_ms=self.profile.step_ms,
+                split_by=self.split_by,
             )
         contents = (
             fingerprints([values[n] for n in roles.sensors]) if self.rule.by == "random" else owner
@@ -199,6 +207,8 @@ def _record(
             segments=done.segments,
         )
     )
+    if done.split_by is not None:
+        body["split"]["asked"] = done.split_by
     version = versions.seal(
         DatasetVersion(
             id="",

@@ -26,7 +26,7 @@ OTHER_ENTITY: Final = "other entity"
 class Intake:
     """Gives every row its meaning, its number and, if it fails, its reason.
 
-    `take` returns good rows as `code` (int32, index into `entities`), `time` (ms or row number),
+    `take` returns good rows as `code` (int32, index into `entities`), `time` (ms, count or row),
     `row`, the numbers, `label` and the words; bad ones as `row`, `file`, `line`, `reason`,
     `detail` and `values`.
 
@@ -49,13 +49,7 @@ class Intake:
         self._until = moment(data.until, "data.until") if data.until else None
         self._codes: dict[str, int] = {}
         if not data.time and (data.since or data.until):
-            raise Problem(
-                "G217",
-                "data.since and data.until need a time column.",
-                where="data.time",
-                why="Without one it is not known which rows are before or after.",
-                tries=['time = "the column with the times"', "remove since and until from [data]"],
-            )
+            raise _no_moments("Without one it is not known which rows are before or after.")
         self._latest = np.empty(0, dtype=np.int64)  # newest time of each entity so far
 
     @property
@@ -104,7 +98,7 @@ class Intake:
         self.read += count
         entity = pl.col(roles.entity).cast(pl.String) if roles.entity else pl.lit(ONLY_ENTITY)
         frame = frame.with_columns(row, entity.alias("entity"))
-        time = self.clock.read(frame[roles.time]) if self.clock and roles.time else frame["row"]
+        time = self._time(frame)
         frame = frame.with_columns(time.alias("time"))
         structural = (
             pl.when(pl.col(REASON).is_not_null())
@@ -115,6 +109,15 @@ class Intake:
             .then(pl.lit(checks.NO_ENTITY))
         )
         return frame.with_columns(structural.alias(REASON))
+
+    def _time(self, frame: pl.DataFrame) -> pl.Series:
+        """Return the time of each row: ms since 1970, a count, or the row's number."""
+        if self.clock is None:
+            return frame["row"]
+        time = self.clock.read(frame[self.clock.column])
+        if self.clock.counts and (self.data.since or self.data.until):
+            raise _no_moments(f"The column {self.clock.column!r} counts; it holds no times.")
+        return time
 
     def _without_skipped(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Leave out the rows that the line does not ask for; they are counted, not rejected."""
@@ -169,6 +172,16 @@ class Intake:
             newest = np.maximum.accumulate(np.r_[self._latest[owner[begin]], mine])
             self.out_of_order += int(np.count_nonzero(mine < newest[:-1]))
             self._latest[owner[begin]] = newest[-1]
+
+
+def _no_moments(why: str) -> Problem:
+    return Problem(
+        "G217",
+        "data.since and data.until need a time column.",
+        where="data.time",
+        why=why,
+        tries=['time = "the column with the times"', "remove since and until from [data]"],
+    )
 
 
 def _with_own(frame: pl.DataFrame) -> pl.DataFrame:

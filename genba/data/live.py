@@ -1,43 +1,41 @@
 """A version continued with rows from production: what was served, and what people said about it.
 
-Only new moments become rows: what the version knows already, from the source or from an earlier
-extension, is left out, so a row that was tested on can never be trained on.
+What the version knows from its source stays as it is, so a row that was tested on can never be
+trained on. New moments become rows, split among themselves. Rows that an earlier extension added
+keep their splits, and what people said since then still reaches them.
 """
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from genba.core.codec import decode, encode
 from genba.core.line import Line
+from genba.core.resolve import resolve
+from genba.core.task import Lesson, Task
 from genba.core.values import DatasetVersion, Segment
 from genba.data import checks, segments, versions
 from genba.data.formats.batch import DETAIL, REASON
 from genba.data.plan import purge_steps
-from genba.data.roles import ONLY_ENTITY, Roles
+from genba.data.recovered import PREDICTION, Found, find_rows
+from genba.data.roles import Roles
 from genba.data.segments import REJECTS_SCHEMA, Rejects
 from genba.data.splits import BEGINNING, SPLITS, Bound, SplitRule, fingerprints, time_bounds
+from genba.data.teaching import taught
 from genba.data.view import sensors_of
-from genba.store.captures import OK, read_capture
 from genba.store.home import Store
 from genba.store.ledger import Record
 
 ORIGIN: Final = "live"
-_ANSWERED: Final = ("stable", "canary")  # a shadow's predictions are copies of theirs
-_WINDOW: Final = "window"
 _KEY: Final = ["entity", "time"]
-_FOUND: Final = {
-    "prediction": pl.String,
-    "entity": pl.String,
-    "time": pl.Int64,
-    "received_ms": pl.Int64,
-}
+_PART: Final = "_part"  # which earlier segment a row is of; null: it is new
 
 
 @dataclass(kw_only=True)
@@ -45,7 +43,7 @@ class _Batch:
     """What became of the captured rows."""
 
     roles: Roles
-    captured: int = 0
+    found: Found
     rejected: Counter[str] = field(default_factory=Counter)
     known: int = 0
 
@@ -54,35 +52,47 @@ def extend(
     store: Store,
     line: Line,
     version: DatasetVersion,
-    *,
     captures: Sequence[Record],
-    feedback: Iterable[Mapping[str, Any]],
+    lessons: Iterable[Lesson],
 ) -> DatasetVersion:
-    """Return the version continued with captured rows and their labels.
+    """Return the version continued with captured rows and what people said about them.
 
-    The rows of the version stay what and where they are: its segments are part of the new version
-    unchanged. The new rows are split among themselves, the newest for testing.
+    The segments that came from the source are part of the new version unchanged. Those of earlier
+    extensions are too, unless a lesson changes one of their rows: then they are written anew, with
+    the splits they had.
 
     Args:
         store: Where captures and segments are.
-        line: The line; its checks apply to captured rows as well.
+        line: The line; its task finds the rows and learns, its checks apply.
         version: The version to continue.
         captures: Records of captured predictions.
-        feedback: Labels that may be trained on: mappings with `value` (a number) and either
-            `prediction` or `entity` and `time_ms` (see `genba.data.feedback.effective_labels`).
+        lessons: What people agreed on (see `genba.data.feedback.effective_labels`).
 
     Returns:
-        The new version, or `version` itself when there is no new row.
+        The new version, or `version` itself when there is nothing new.
     """
-    batch = _Batch(roles=_roles(line, version))
-    frame = _captured(store, captures, batch)
-    frame = _labelled(frame, list(feedback))
+    task: Task = resolve("task", line.task)()
+    sheet = json.loads(store.blobs.read(version.sheet))
+    roles, counts = _roles(line, version), bool((sheet.get("time") or {}).get("is_count"))
+    batch = _Batch(roles=roles, found=find_rows(store, task, roles, captures, counts=counts))
     with Rejects(store.blobs) as rejects:
-        frame = _checked(frame, line, batch, rejects)
-    frame = _unknown_only(store, version, frame, batch)
-    if not frame.height:
+        frame = _checked(batch.found.frame, line, batch, rejects)
+    earlier = _earlier(store, version)
+    frame = _unknown_only(store, version, earlier, frame, batch)
+    rows = _together(frame, earlier, roles, sheet)
+    names = (*version.entities, *sorted(set(frame["entity"]) - set(version.entities)))
+    rows = taught(task, rows, names, roles, lessons)
+    rewritten = _rewritten(store, rows, earlier, roles)
+    new = rows.filter(pl.col(_PART).is_null())
+    if not new.height and not rewritten:
         return version
-    return _extended(store, version, frame, batch, rejects.digest)
+    parts = tuple(rewritten.get(segment.digest, segment) for segment in version.segments)
+    known = replace(version, segments=parts, entities=names, parent=version.id)
+    sheet["live"] = [_renamed(part, rewritten) for part in sheet.get("live", ())]
+    if new.height:
+        known, sheet = _extended(store, known, new, batch, sheet, rejects.digest)
+    facts = versions.source_facts(store, version.id)
+    return versions.record(store, versions.seal(known), sheet, facts)
 
 
 def _roles(line: Line, version: DatasetVersion) -> Roles:
@@ -101,77 +111,10 @@ def _roles(line: Line, version: DatasetVersion) -> Roles:
     )
 
 
-def _captured(store: Store, captures: Sequence[Record], batch: _Batch) -> pl.DataFrame:
-    """Return the newest row of every window that was answered, the first of each moment."""
-    schema = {**_FOUND, **dict.fromkeys(batch.roles.sensors, pl.Float64)}
-    frames = [pl.DataFrame(schema=schema)]
-    for record in captures:
-        table = read_capture(store, record)
-        if _WINDOW in table.column_names and table.num_rows:
-            frames.append(_rows(table, str(record.body["server"]), batch))
-    frame = pl.concat(frames)
-    if batch.roles.time is None:
-        # Without a clock every prediction is a moment of its own.
-        return frame.with_columns(
-            pl.col("received_ms").rank("ordinal").cast(pl.Int64).alias("time")
-        )
-    return frame.unique(_KEY, keep="first", maintain_order=True)
-
-
-def _rows(table: pa.Table, server: str, batch: _Batch) -> pl.DataFrame:
-    frame = pl.DataFrame(table)
-    names, count = batch.roles.sensors, len(batch.roles.sensors)
-    frame = frame.filter(
-        pl.col("role").is_in(_ANSWERED)
-        & (pl.col("status") == OK)
-        & pl.col(_WINDOW).is_not_null()
-        & (pl.col(_WINDOW).list.len() % count == 0)
-    )
-    batch.captured += frame.height
-    now = pl.col(_WINDOW).list
-    return frame.select(
-        pl.format("{}-{}", pl.lit(server), pl.col("n")).alias("prediction"),
-        pl.col("entity") if batch.roles.entity else pl.lit(ONLY_ENTITY).alias("entity"),
-        pl.col("time").fill_null(pl.col("received_ms")),
-        "received_ms",
-        *(
-            now.get(place - count).cast(pl.Float64).fill_nan(None).alias(name)
-            for place, name in enumerate(names)
-        ),
-    )
-
-
-def _labelled(frame: pl.DataFrame, feedback: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """Add `label`: what was said about the prediction, or else about the moment."""
-    said = {str(f["prediction"]): float(f["value"]) for f in feedback if f.get("prediction")}
-    moments = {
-        (str(f.get("entity") or ONLY_ENTITY), int(f["time_ms"])): float(f["value"])
-        for f in feedback
-        if f.get("time_ms") is not None
-    }
-    by_id = pl.DataFrame(
-        {"prediction": list(said), "label": list(said.values())},
-        schema={"prediction": pl.String, "label": pl.Float64},
-    )
-    by_moment = pl.DataFrame(
-        {
-            "entity": [entity for entity, _ in moments],
-            "time": [time for _, time in moments],
-            "moment_label": list(moments.values()),
-        },
-        schema={"entity": pl.String, "time": pl.Int64, "moment_label": pl.Float64},
-    )
-    joined = frame.join(by_id, on="prediction", how="left", maintain_order="left")
-    joined = joined.join(by_moment, on=_KEY, how="left", maintain_order="left")
-    return joined.with_columns(pl.coalesce("label", "moment_label").alias("label")).drop(
-        "moment_label"
-    )
-
-
 def _checked(frame: pl.DataFrame, line: Line, batch: _Batch, rejects: Rejects) -> pl.DataFrame:
     """Apply the checks of the line to captured rows; what was not captured cannot fail."""
     roles = batch.roles
-    empty = [pl.lit(None, dtype=pl.Float64).alias(name) for name in roles.extras]
+    empty = [pl.lit(None, dtype=pl.Float64).alias(name) for name in (*roles.extras, "label")]
     empty += [pl.lit(None, dtype=pl.String).alias(name) for name in (*roles.words, REASON, DETAIL)]
     frame = frame.with_columns(
         *empty, pl.int_range(pl.len(), dtype=pl.Int64).alias("row")
@@ -182,7 +125,7 @@ def _checked(frame: pl.DataFrame, line: Line, batch: _Batch, rejects: Rejects) -
     for reason in bad[REASON]:
         batch.rejected[reason] += 1
     kept = bad.with_columns(
-        pl.col("prediction").alias("file"),
+        pl.col(PREDICTION).alias("file"),
         pl.lit(None, dtype=pl.Int64).alias("line"),
         pl.col(REASON).alias("reason"),
         pl.col(DETAIL).alias("detail"),
@@ -192,22 +135,110 @@ def _checked(frame: pl.DataFrame, line: Line, batch: _Batch, rejects: Rejects) -
     return frame.filter(pl.col(REASON).is_null())
 
 
+def _earlier(store: Store, version: DatasetVersion) -> dict[str, pl.DataFrame]:
+    """Return the rows of earlier extensions by segment, with the predictions they were."""
+    found = {}
+    for segment in version.segments:
+        if segment.origin == ORIGIN:
+            frame = pl.read_parquet(io.BytesIO(store.blobs.read(segment.digest)))
+            if PREDICTION not in frame.columns:  # written by an earlier Genba
+                frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(PREDICTION))
+            found[segment.digest] = frame
+    return found
+
+
 def _unknown_only(
-    store: Store, version: DatasetVersion, frame: pl.DataFrame, batch: _Batch
+    store: Store,
+    version: DatasetVersion,
+    earlier: Mapping[str, pl.DataFrame],
+    frame: pl.DataFrame,
+    batch: _Batch,
 ) -> pl.DataFrame:
-    """Leave out the moments that the version has already, in any split."""
-    if batch.roles.time is None:
-        return frame
+    """Leave out the rows that the version has already, in any split."""
     before = frame.height
+    if batch.roles.time is None:
+        known = [rows[PREDICTION].drop_nulls() for rows in earlier.values()]
+        frame = (
+            frame.filter(~pl.col(PREDICTION).is_in(pl.concat(known).implode())) if known else frame
+        )
+        batch.known = before - frame.height
+        return _numbered_behind(frame, earlier)
+    slack = batch.found.step // 2
     for segment in version.segments:
         if not frame.height:
             break
         first, last = int(frame["time"].min()), int(frame["time"].max())  # type: ignore[arg-type]  # int64 column
-        if (segment.first_time_ms or 0) <= last and (segment.last_time_ms or 0) >= first:
-            known = segments.read(store.blobs, segment, _KEY)
-            frame = frame.join(known, on=_KEY, how="anti", maintain_order="left")
+        if (segment.first_time_ms or 0) <= last + slack and (
+            segment.last_time_ms or 0
+        ) >= first - slack:
+            frame = _without(frame, segments.read(store.blobs, segment, _KEY), slack)
     batch.known = before - frame.height
     return frame
+
+
+def _without(frame: pl.DataFrame, known: pl.DataFrame, slack: int) -> pl.DataFrame:
+    """Leave out known moments; a row found before a prediction's own may be off by some."""
+    frame = frame.join(known, on=_KEY, how="anti", maintain_order="left")
+    if not slack:
+        return frame
+    near = frame.sort("time").join_asof(
+        known.sort("time").with_columns(pl.lit(True).alias("near")),
+        on="time",
+        by="entity",
+        strategy="nearest",
+        tolerance=slack,
+        check_sortedness=False,
+    )
+    keep = pl.col("near").is_null() | (pl.col("back") == 0)
+    return near.filter(keep).drop("near").sort("entity", "time")
+
+
+def _numbered_behind(frame: pl.DataFrame, earlier: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Without a clock, go on counting behind the rows of earlier extensions."""
+    last = max((int(rows["time"].max() or 0) for rows in earlier.values()), default=0)  # type: ignore[arg-type]  # int64 column
+    ranks = pl.col("time").rank("ordinal").cast(pl.Int64)
+    return frame.with_columns((ranks + last).alias("time"))
+
+
+def _together(
+    frame: pl.DataFrame, earlier: Mapping[str, pl.DataFrame], roles: Roles, sheet: Mapping[str, Any]
+) -> pl.DataFrame:
+    """Return new and earlier rows as one frame, the new ones numbered behind all others."""
+    numbered = sheet["rows"]["read"] + sum(part["rows"] for part in sheet.get("live", ()))
+    columns = [PREDICTION, *(name for name in roles.columns if name != "split")]
+    new = frame.sort("entity", "time", "received_ms").with_columns(
+        pl.int_range(numbered, numbered + pl.len(), dtype=pl.Int64).alias("row"),
+        *(pl.col(n).fill_null(float("nan")) for n in (*roles.numbers, "label")),
+    )
+    parts = [new.select(*columns, pl.lit(None, dtype=pl.String).alias(_PART))]
+    parts += [
+        rows.select(*columns, pl.lit(digest).alias(_PART)) for digest, rows in earlier.items()
+    ]
+    return pl.concat(parts).sort("entity", "time")
+
+
+def _rewritten(
+    store: Store, rows: pl.DataFrame, earlier: Mapping[str, pl.DataFrame], roles: Roles
+) -> dict[str, Segment]:
+    """Write the segments anew in which a lesson changed a row; by the digest they had."""
+    found = {}
+    for digest, old in earlier.items():
+        new = rows.filter(pl.col(_PART) == digest).join(
+            old.select("row", "split"), on="row", how="left", maintain_order="left"
+        )
+        columns = [*roles.columns, PREDICTION]
+        if not new.select(columns).equals(old.sort(_KEY).select(columns)):
+            frame = new.select(columns)
+            found[digest] = segments.write(
+                store.blobs, frame, origin=ORIGIN, clock=roles.time is not None
+            )
+    return found
+
+
+def _renamed(part: Mapping[str, Any], rewritten: Mapping[str, Segment]) -> dict[str, Any]:
+    """Return what the sheet says about an earlier extension, with the segments it has now."""
+    names = [rewritten[d].digest if d in rewritten else d for d in part["segments"]]
+    return {**part, "segments": names}
 
 
 def _extended(
@@ -215,40 +246,35 @@ def _extended(
     version: DatasetVersion,
     frame: pl.DataFrame,
     batch: _Batch,
+    sheet: dict[str, Any],
     rejects: str | None,
-) -> DatasetVersion:
-    roles, sheet = batch.roles, json.loads(store.blobs.read(version.sheet))
-    names = sorted(frame["entity"].unique())
-    numbered = sheet["rows"]["read"] + sum(part["rows"] for part in sheet.get("live", ()))
-    frame = frame.sort("entity", "time", "received_ms").with_columns(
-        pl.int_range(numbered, numbered + pl.len(), dtype=pl.Int64).alias("row"),
-        *(pl.col(n).fill_null(float("nan")) for n in (*roles.numbers, "label")),
-    )
-    rule = _rule(frame, names, decode(SplitRule, sheet["split"]["rule"]), _end(version))
+) -> tuple[DatasetVersion, dict[str, Any]]:
+    """Split the new rows and add them as a segment."""
+    roles, names = batch.roles, sorted(frame["entity"].unique())
+    parent = decode(SplitRule, sheet["split"]["rule"])
+    rule = _rule(frame, names, parent, _end(version))
     split = rule.assign(names, *_keys(frame, names, roles))
-    frame = frame.with_columns(pl.Series("split", list(SPLITS)).gather(split)).select(roles.columns)
+    frame = frame.with_columns(pl.Series("split", list(SPLITS)).gather(split))
+    frame = frame.select(*roles.columns, PREDICTION)
     clock = roles.time is not None
     segment = segments.write(store.blobs, frame, origin=ORIGIN, clock=clock)
-    extended = versions.seal(
-        replace(
-            version,
-            segments=(*version.segments, segment),
-            entities=(*version.entities, *(n for n in names if n not in version.entities)),
-            rows=version.rows + frame.height,
-            rejected=dict(Counter(version.rejected) + batch.rejected),
-            rejects=rejects or version.rejects,
-            parent=version.id,
-        )
+    extended = replace(
+        version,
+        segments=(*version.segments, segment),
+        rows=version.rows + frame.height,
+        rejected=dict(Counter(version.rejected) + batch.rejected),
+        rejects=rejects or version.rejects,
     )
     part = _part(frame, segment, rule, batch, rejects)
     totals = Counter(sheet["split"]["rows"]) + Counter(part["split"]["rows"])
+    fixed = replace(parent, entities={**parent.entities, **rule.entities})
     sheet = {
         **sheet,
         "rows": {**sheet["rows"], "kept": extended.rows},
-        "split": {**sheet["split"], "rows": dict(totals)},
+        "split": {**sheet["split"], "rows": dict(totals), "rule": encode(fixed)},
         "live": [*sheet.get("live", ()), part],
     }
-    return versions.record(store, extended, sheet, versions.source_facts(store, version.id))
+    return extended, sheet
 
 
 def _keys(frame: pl.DataFrame, names: Sequence[str], roles: Roles) -> tuple[Any, Any, Any]:
@@ -268,8 +294,11 @@ def _rule(frame: pl.DataFrame, names: Sequence[str], parent: SplitRule, end: int
     """Split live rows as the version was split; by time, among themselves.
 
     Those that lie between the rows of the version, and the first behind them, are neighbours of
-    rows it tests on and are purged.
+    rows it tests on and are purged. By entity, a new one gets a split that its name decides.
     """
+    if parent.by == "entity":
+        new = {name: _dealt(name, parent) for name in names if name not in parent.entities}
+        return replace(parent, entities={**parent.entities, **new})
     if parent.by != "time":
         return parent
     times = np.sort(frame["time"].to_numpy())
@@ -289,6 +318,15 @@ def _rule(frame: pl.DataFrame, names: Sequence[str], parent: SplitRule, end: int
     return replace(parent, purge_steps=steps, purge_ms=purge_ms, bounds=tuple(bounds))
 
 
+def _dealt(name: str, rule: SplitRule) -> str:
+    """Give an entity to a split, in the long run as many as the rule asks for."""
+    digest = sha256(f"{rule.seed}/{name}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2.0**64
+    if share < rule.test:
+        return "test"
+    return "calibrate" if share < rule.test + rule.calibrate else "train"
+
+
 def _part(
     frame: pl.DataFrame, segment: Segment, rule: SplitRule, batch: _Batch, rejects: str | None
 ) -> dict[str, Any]:
@@ -296,11 +334,13 @@ def _part(
     known = frame["label"].drop_nans()
     return {
         "segments": [segment.digest],
-        "captured": batch.captured,
+        "captured": batch.found.captured,
+        "damaged_batches": batch.found.damaged,
         "rejected": dict(batch.rejected),
         "rejects": rejects,
         "already_known": batch.known,
         "rows": frame.height,
+        "found_in_histories": frame[PREDICTION].null_count(),
         "labelled": len(known),
         "anomalies": int((known > 0).sum()),
         "split": {"rule": encode(rule), "rows": dict(frame["split"].value_counts().iter_rows())},

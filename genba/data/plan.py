@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from genba.core.codec import decode, nearest
 from genba.core.line import Line, Split
@@ -61,14 +61,25 @@ def split_rule(
     spill: Spill,
     parent: Parent | None,
     step_ms: int | None,
+    *,
+    split_by: str | None = None,
 ) -> SplitRule:
     """Derive how rows are divided; what a parent decided stays decided.
+
+    Args:
+        line: Its `data.split` comes first.
+        names: The entities.
+        spill: The rows, for the times to cut at.
+        parent: An earlier version, if there is one.
+        step_ms: The usual step between rows.
+        split_by: How the task wants rows divided where the line is silent; left aside where the
+            line names no such column.
 
     Raises:
         Problem: G216 when the data cannot be split as the line asks.
     """
     split = line.data.split
-    by = split.by or ("time" if line.data.time else "random")
+    by = split.by or _wished(split_by, line) or ("time" if line.data.time else "random")
     _check(split, by, line, names)
     if parent and by == "time":
         return replace(parent.rule, bounds=_continued(parent, spill, len(names)))
@@ -87,6 +98,15 @@ def split_rule(
     if by == "time":
         return replace(rule, bounds=_bounds(rule, spill))
     return rule
+
+
+def _wished(split_by: str | None, line: Line) -> Literal["time", "entity", "random"] | None:
+    """Return what the task wishes, if the line has the column it needs."""
+    if split_by == "entity" and line.data.entity:
+        return "entity"
+    if split_by == "time" and line.data.time:
+        return "time"
+    return "random" if split_by == "random" else None
 
 
 def purge_steps(rows: int, entities: int) -> int:

@@ -1,5 +1,6 @@
 """What each column means to a line, settled by the first batch of a source."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,12 @@ from genba.data.formats.layout import require
 
 #: Columns of a segment that a sensor may not be named after.
 RESERVED: Final = ("entity", "time", "label", "split", "row")
+#: Columns named like this hold an answer, not a reading: no inputs unless the line names them.
+_ANSWER: Final = re.compile(
+    r"(is_?)?(label|anomaly|anomalous|outlier|change_?point|target|rul|ttf"
+    r"|(remaining_?)?(useful_?)?life|time_?to_?failure|machine_?failure)s?",
+    re.IGNORECASE,
+)
 #: The entity of every row where the line names no column for it.
 ONLY_ENTITY: Final = "all"
 
@@ -28,6 +35,7 @@ class Roles:
     output: str | None
     extras: tuple[str, ...] = ()  # checked and kept as numbers, no sensors
     words: tuple[str, ...] = ()  # checked and kept as text
+    answers: tuple[str, ...] = ()  # left out because of their names
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -65,6 +73,8 @@ def settle(data: Data, schema: pa.Schema) -> Roles:
     taken = {data.time, data.entity, data.label, data.output}
     aside = set(metadata.get("extras", "").split(","))
     spare = [n for n in present if n not in taken | aside and _is_numeric(schema.field(n).type)]
+    answers = () if data.inputs else tuple(n for n in spare if is_answer(n))
+    spare = [n for n in spare if n not in answers]
     inputs = data.inputs or tuple(n for n in spare if n not in data.checks or _ranged(data, n))
     if not inputs:
         raise Problem(
@@ -83,9 +93,20 @@ def settle(data: Data, schema: pa.Schema) -> Roles:
         output=data.output,
         extras=tuple(n for n in checked if data.checks[n].allowed is None),
         words=tuple(n for n in checked if data.checks[n].allowed is not None),
+        answers=answers,
     )
     _check_names([*roles.numbers, *roles.words], where)
     return roles
+
+
+def is_answer(name: str) -> bool:
+    """Say whether a column, by its name, holds what a model should find out.
+
+    Example:
+        >>> is_answer("changepoint"), is_answer("RUL"), is_answer("life_jacket")
+        (True, True, False)
+    """
+    return _ANSWER.fullmatch(name.strip()) is not None
 
 
 def _check_names(names: Sequence[str], where: str) -> None:

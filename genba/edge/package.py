@@ -25,6 +25,7 @@ SIGNATURE_FILE: Final = "signature.json"
 MODEL_FILE: Final = "model.onnx"
 SAMPLE_FILE: Final = "sample.safetensors"
 CARD_FILE: Final = "card.json"
+CASES_FILE: Final = "cases.safetensors"  # known cases: what they look like, and which rows they are
 _BESIDE: Final = frozenset({MANIFEST_FILE, SIGNATURE_FILE})  # in a folder, but not in the manifest
 _UNKNOWN_ENTITY: Final = -1
 
@@ -46,8 +47,12 @@ class LoadedPackage:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return the one way a manifest is written: canonical JSON of its normalised values."""
-    return canonical_json(encode(decode(Manifest, encode(manifest))))
+    """Return the one way a manifest is written: canonical JSON of its normalised values.
+
+    Without classes the key is left out, as in packages from before there were any.
+    """
+    body = encode(decode(Manifest, encode(manifest)))
+    return canonical_json({k: v for k, v in body.items() if k != "classes" or v})
 
 
 def load(data: bytes, read: Read, *, expect: str | None = None) -> LoadedPackage:

@@ -7,6 +7,7 @@ import numpy as np
 from genba.core.problem import Problem
 from genba.core.protocols import Array, Engine, Tensors
 from genba.core.resolve import resolve
+from genba.core.tuning import defaults
 from genba.edge.package import SAMPLE_FILE, LoadedPackage, encode_entities
 from genba.edge.tensors import read_tensors
 
@@ -38,13 +39,16 @@ class Predictor:
         self.engine = engine if engine is not None else open_engine(package)
         manifest = package.manifest
         self._entities = {name: index for index, name in enumerate(manifest.entities)}
-        self._entity_inputs = {t.name for t in manifest.signature.inputs if t.role == "entity"}
+        inputs = manifest.signature.inputs
+        self._entity_inputs = {t.name for t in inputs if t.role == "entity"}
+        self._defaults = defaults(manifest.signature)
 
     def predict(self, tensors: Tensors) -> dict[str, Array]:
         """Run a batch; entities may be given by name.
 
         Args:
-            tensors: Named and shaped as the signature's inputs.
+            tensors: Named and shaped as the signature's inputs; images as `edge.images.decode`
+                returns them. Parameters that are left out are as they were packaged.
 
         Raises:
             Problem: G602 when the tensors do not fit the graph.
@@ -53,6 +57,10 @@ class Predictor:
             name: encode_entities(tensor, self._entities) if name in self._entity_inputs else tensor
             for name, tensor in tensors.items()
         }
+        rows = len(next(iter(ready.values()), ()))
+        for name, value in self._defaults.items():
+            if name not in ready:
+                ready[name] = np.full(rows, value, dtype=np.float32)
         return self.engine.run(ready)
 
     def self_test(self) -> float:

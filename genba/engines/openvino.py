@@ -14,6 +14,7 @@ from genba.core.problem import Problem
 from genba.core.protocols import Array, JsonObject, Tensors
 from genba.engines.batches import conform, in_slices
 from genba.engines.graph import read_graph
+from genba.engines.integers import computes_with_wide_integers
 from genba.engines.lowering import lower_trees
 from genba.engines.refusal import in_short, refused
 
@@ -59,8 +60,11 @@ class OpenVino:
         self.settings = dict(settings)
         chosen = decode(OpenVinoSettings, settings, where="engine.settings")
         graph = read_graph(model)
+        _refuse_wide_integers(graph)
         compiled, single = _compile(_readable(model, graph), chosen)
         self._inputs = {i.any_name: np.dtype(i.element_type.to_dtype()) for i in compiled.inputs}
+        # Compiling drops inputs that nothing is computed from, such as a name only to be captured.
+        self._unused = {i.name for i in graph.graph.input} - self._inputs.keys()
         self._outputs = [o.name for o in graph.graph.output]
         self._request: Any = compiled.create_infer_request()
         self._single = single and _SingleRow(single, self._outputs)
@@ -85,7 +89,8 @@ class OpenVino:
         Raises:
             Problem: G602 when the tensors do not fit the graph.
         """
-        ready = conform(tensors, self._inputs)
+        used = {n: tensor for n, tensor in tensors.items() if n not in self._unused}
+        ready = conform(used, self._inputs)
         try:
             with self._turn:
                 single = self._single
@@ -153,6 +158,17 @@ def _own(tensor: Array) -> Array:
 @cache
 def _core() -> Any:
     return ov.Core()
+
+
+def _refuse_wide_integers(graph: Any) -> None:
+    name = computes_with_wide_integers(graph)
+    if name is not None:
+        raise Problem(
+            "G601",
+            f"OpenVINO computes 64-bit integers in 32 bits, and this graph computes with {name!r}.",
+            why="Milliseconds since 1970 do not fit, and the answers would be wrong.",
+            tries=['engines = ["onnxruntime"]', "genba explain G601"],
+        )
 
 
 def _readable(model: bytes, graph: Any) -> bytes:

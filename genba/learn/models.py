@@ -7,7 +7,8 @@ import numpy as np
 import safetensors.numpy as safetensors
 
 from genba.core.digest import digest_json
-from genba.core.protocols import JsonObject, Model
+from genba.core.protocols import JsonObject
+from genba.core.task import Model
 from genba.store.home import Store
 
 

@@ -1,13 +1,14 @@
 """How wrong are the labels people gave? Estimated from the labels alone, by their consistency.
 
 Two readings a few minutes apart that look alike deserve the same label. Where labels are wrong
-independently with probability p, two labels of a pair that truly agrees differ with probability
-d = 2 p (1 - p); so p = (1 - sqrt(1 - 2 d)) / 2. Two kinds of pairs are used:
+independently with probability p, and a wrong one may be any of the other k - 1 classes, two labels
+of a pair that truly agrees differ with probability d = 2 p - p^2 k / (k - 1); with two classes
+that is 2 p (1 - p). Two kinds of pairs are used:
 
 - neighbours in time within one episode of one entity, the half of them that look most alike: they
   truly agree nearly always (97 to 99 % of them in four months of the wind farm);
 - nearest look-alikes in different episodes: these catch whole episodes that are labelled wrong.
-  They truly differ more often, for which an allowance is made.
+  They truly differ more often, for which an allowance is made. Images have no other pairs.
 
 What no consistency can show is a batch that is wrong throughout; paired comparison with the model
 in production and simulated faults are there for that.
@@ -49,7 +50,13 @@ class LabelNoise:
 
 
 def worst(
-    features: Floats, entity: Ints, time: Ints, label: Floats, *, merge: int
+    features: Floats,
+    entity: Ints,
+    time: Ints,
+    label: Floats,
+    *,
+    merge: int | None,
+    classes: int = 2,
 ) -> LabelNoise | None:
     """Estimate the noise of every thousand labels in the order of time, and of the newest few.
 
@@ -63,6 +70,7 @@ def worst(
         time: [N].
         label: [N].
         merge: See `estimate`.
+        classes: See `estimate`.
 
     Returns:
         The estimate whose interval lies highest, or None when there are too few pairs.
@@ -70,7 +78,11 @@ def worst(
     order = np.argsort(time, kind="stable")
     batches = [*np.array_split(order, max(1, len(order) // _BATCH)), order[-_NEWEST:]]
     found = [
-        estimate(features[rows], entity[rows], time[rows], label[rows], merge=merge)
+        estimate(
+            *(column[rows] for column in (features, entity, time, label)),
+            merge=merge,
+            classes=classes,
+        )
         for rows in batches
     ]
     known = [noise for noise in found if noise is not None]
@@ -78,7 +90,13 @@ def worst(
 
 
 def estimate(
-    features: Floats, entity: Ints, time: Ints, label: Floats, *, merge: int
+    features: Floats,
+    entity: Ints,
+    time: Ints,
+    label: Floats,
+    *,
+    merge: int | None,
+    classes: int = 2,
 ) -> LabelNoise | None:
     """Estimate the share of wrong labels in a batch.
 
@@ -86,8 +104,10 @@ def estimate(
         features: What the rows look like [N, F]: readings and score; NaN counts as zero.
         entity: [N].
         time: [N].
-        label: 0 or 1 [N].
-        merge: Rows of one entity at most so far apart in time are one episode.
+        label: Class number [N].
+        merge: Rows of one entity at most so far apart in time are one episode; None where rows
+            that follow each other have nothing to do with each other, as images of parts.
+        classes: How many there are, at least 2.
 
     Returns:
         The estimate, or None when there are too few pairs to say anything.
@@ -95,13 +115,13 @@ def estimate(
     order = np.lexsort((time, entity))
     entity, time, label = entity[order], time[order], label[order]
     looks = _standardise(features[order])
-    starts = (np.diff(entity) != 0) | (np.diff(time) > merge)
+    starts = (np.diff(entity) != 0) | (np.diff(time) > (-1 if merge is None else merge))
     episode = np.concatenate([[0], np.cumsum(starts)]).astype(np.int64)[: len(label)]
     kinds = [
         (_within(looks, episode), 0.0),
         (_across(looks, episode, time), AMBIGUITY),
     ]
-    rates = [_rate(pairs, episode, label, less) for pairs, less in kinds]
+    rates = [_rate(pairs, episode, label, less, classes) for pairs, less in kinds]
     known = [rate for rate in rates if rate is not None]
     if not known:
         return None
@@ -138,7 +158,7 @@ def _across(looks: Floats, episode: Ints, time: Ints) -> Ints:
     return np.stack([rows[found], rows[nearest[found]]], axis=1)
 
 
-def _rate(pairs: Ints, episode: Ints, label: Floats, less: float) -> Measure | None:
+def _rate(pairs: Ints, episode: Ints, label: Floats, less: float, classes: int) -> Measure | None:
     """Return the noise rate that explains how often pairs differ, with its interval."""
     if len(pairs) < _FEWEST_PAIRS:
         return None
@@ -148,15 +168,17 @@ def _rate(pairs: Ints, episode: Ints, label: Floats, less: float) -> Measure | N
     value, low, high = interval(ratio(0, 1), sums)
     if low is None or high is None:
         low, high = 0.0, 1.0
-    rate, bottom, top = (max(0.0, _noise(d) - less) for d in (value, low, high))
+    found = (_noise(d, classes) - less for d in (value, low, high))
+    rate, bottom, top = (max(0.0, one) for one in found)
     return Measure(value=rate, low=bottom, high=top, method="estimated", n=len(pairs))
 
 
-def _noise(differing: float) -> float:
-    """Solve d = 2 p (1 - p) for p.
+def _noise(differing: float, classes: int = 2) -> float:
+    """Solve d = 2 p - p^2 k / (k - 1) for p.
 
     Example:
-        >>> round(_noise(0.18), 6)
-        0.1
+        >>> round(_noise(0.18), 6), round(_noise(0.18, 10), 6)
+        (0.1, 0.095016)
     """
-    return float((1.0 - np.sqrt(max(0.0, 1.0 - 2.0 * differing))) / 2.0)
+    most = (classes - 1) / classes
+    return float(most * (1.0 - np.sqrt(max(0.0, 1.0 - differing / most))))

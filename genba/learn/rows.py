@@ -23,6 +23,9 @@ class RowsView:
         has_clock: Whether `time` is ms since 1970 UTC or a row number.
     """
 
+    modality = "table"
+    classes: tuple[str, ...] = ()
+
     def __init__(
         self,
         line: Line,
@@ -54,6 +57,18 @@ class RowsView:
     def count(self, split: str) -> int:
         """Return the number of rows in a split."""
         return int((self._columns["split"] == split).sum())
+
+    def ends(self) -> Array:
+        """Return when each entity's life ended, NaN if it did not."""
+        label, time = self._columns["label"], self._columns["time"]
+        found = np.full(len(self.entities), np.nan)
+        for entity in range(len(self.entities)):
+            mine = self._columns["entity"] == entity
+            if not np.isfinite(label).any() and mine.any():
+                found[entity] = time[mine].max()
+            elif (mine & (label == 1.0)).any():
+                found[entity] = time[mine & (label == 1.0)].min()
+        return found
 
     def sheet(self) -> dict[str, Any]:
         """Return the little that is known of rows in memory."""

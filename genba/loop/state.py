@@ -232,7 +232,7 @@ def _deployed(state: LineState, event: Event) -> LineState:
     action, package = str(event.body.get("action")), str(event.body.get("package"))
     state = replace(state, rollout=after)
     if _package(before.stable) != _package(after.stable):
-        fresh = replace(state.evidence, drift={}, confirmed=0, false_alarms=0, missed=0)
+        fresh = state.evidence.of_another_model()
         state = replace(state, stable=Traffic(), evidence=fresh)
     if _challenger(before) != _challenger(after):
         state = replace(state, challenger=Traffic(), beside=Traffic())
@@ -321,6 +321,7 @@ def _feedback(state: LineState, event: Event) -> LineState:
         confirmed=seen.confirmed + count("confirmed"),
         false_alarms=seen.false_alarms + count("false_alarms"),
         missed=seen.missed + count("missed"),
+        wrong=seen.wrong + count("wrong"),
     )
     return replace(state, evidence=more)
 

@@ -10,9 +10,12 @@ from typing import Final
 
 from genba.core.line import Line
 from genba.core.problem import Problem
+from genba.core.protocols import Modality
+from genba.core.resolve import resolve
+from genba.core.task import Task
 from genba.core.values import DatasetVersion
 from genba.data.feedback import effective_labels
-from genba.data.live import ORIGIN, extend
+from genba.data.live import ORIGIN
 from genba.data.versions import load
 from genba.loop.state import LineState
 from genba.store.home import Store
@@ -69,14 +72,16 @@ def extended_dataset(store: Store, line: Line, state: LineState) -> str:
     """Return a dataset version with everything that was served and said since the first one.
 
     It starts from the version that was read from the source, so a label that came late reaches a
-    row captured long ago. The newest live rows are always the test: as time passes, what was once
-    newest becomes training data, and no model is ever tested on rows it was trained on.
+    row captured long ago, and one that was taken back is gone. Where rows are split by time the
+    newest live ones are always the test: as time passes, what was once newest becomes training
+    data, and no model is ever tested on rows it was trained on.
     """
+    task: Task = resolve("task", line.task)()
+    modality: Modality = resolve("modality", task.modality)()
     version = _root(store, line, state)
     captures = store.ledger.find("capture", line=line.name)[::-1]
-    labels = effective_labels(store, line.name)
-    extended: DatasetVersion = extend(store, line, version, captures=captures, feedback=labels)
-    return extended.id
+    lessons = effective_labels(store, line.name)
+    return modality.extend(store, line, version, captures, lessons).id
 
 
 def _root(store: Store, line: Line, state: LineState) -> DatasetVersion:

@@ -1,8 +1,9 @@
 """A lane: one package, its queue and its batches. No timers: waiting never makes a batch.
 
 A fast package runs on the event loop, once per turn of the loop, with everything that turn read.
-A slow one runs on a thread of its own; whatever arrives while a batch is computed is the next
-batch. Either way all state belongs to the event loop, so there are no locks.
+A slow one, and every one that takes images, runs on a thread of its own, where images are decoded
+and answers are written too; whatever arrives while a batch is computed is the next batch. Either
+way all state belongs to the event loop, so there are no locks.
 """
 
 import asyncio
@@ -16,33 +17,51 @@ import numpy as np
 from genba.core.problem import Problem
 from genba.core.protocols import Array
 from genba.core.values import Role
+from genba.serve import images
+from genba.serve.answers import Answer
+from genba.serve.images import Picture
 from genba.serve.limits import Limits
 from genba.serve.models import LoadedModel
-from genba.serve.oip import Inputs, Wanted
+from genba.serve.oip import Inputs
 from genba.serve.protocol import Request
+from genba.serve.responses import Refusal
+from genba.serve.schema import Wanted
 
 
 class Job:
     """One request on its way through a lane."""
 
     __slots__ = (
+        "answer",
         "entity_names",
         "first",
         "given_up",
+        "pictures",
         "received",
         "received_ms",
         "request",
         "role",
         "rows",
+        "size",
         "tensors",
         "time",
         "wanted",
     )
 
-    def __init__(self, request: Request, inputs: Inputs, first: int, role: Role) -> None:
+    def __init__(
+        self,
+        request: Request,
+        inputs: Inputs,
+        first: int,
+        role: Role,
+        tensors: Mapping[str, Array] | None = None,
+    ) -> None:
         self.request: Request | None = request  # None for a shadow: it answers nobody
         self.wanted: Wanted = inputs.wanted
-        self.tensors = inputs.tensors
+        self.answer: Answer | None = None
+        self.tensors = inputs.tensors if tensors is None else tensors
+        self.pictures: Sequence[Picture] = inputs.pictures
+        self.size = request.size  # bytes
         self.rows = inputs.rows
         self.entity_names = inputs.entity_names
         self.time = inputs.time
@@ -52,7 +71,7 @@ class Job:
         self.received_ms = time.time_ns() // 1_000_000
         self.given_up = False  # past its deadline; told so, and counted then
 
-    def shadow(self, tensors: dict[str, Array]) -> "Job":
+    def shadow(self, tensors: Mapping[str, Array]) -> "Job":
         """Return the same request for a package that sees it without answering."""
         copy: Job = object.__new__(Job)
         for name in Job.__slots__:
@@ -67,8 +86,8 @@ class Job:
 class Part:
     """Jobs that were computed together, and what came out."""
 
-    __slots__ = ("bad_rows", "error", "finished", "jobs", "model", "outputs", "rows", "seconds",
-                 "started", "tensors")  # fmt: skip
+    __slots__ = ("bad_rows", "error", "finished", "jobs", "model", "outputs", "refusal", "rows",
+                 "seconds", "started", "tensors")  # fmt: skip
 
     def __init__(self, model: LoadedModel, jobs: Sequence[Job], started: float) -> None:
         self.model = model
@@ -77,6 +96,7 @@ class Part:
         self.tensors: Mapping[str, Array] = {}
         self.outputs: Mapping[str, Array] = {}
         self.error: Exception | None = None
+        self.refusal: Refusal | None = None  # the request was at fault, not the package
         self.bad_rows: Array | None = None  # mask of rows with an output that is not a number
         self.started = started
         self.seconds = 0.0  # of computing
@@ -88,6 +108,26 @@ class Part:
         given_up = [job.given_up for job in self.jobs]
         return ~np.repeat(given_up, [job.rows for job in self.jobs])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is held for the capture."""
+        arrays = (*self.tensors.values(), *self.outputs.values())
+        held = sum(images.weight(job.pictures) for job in self.jobs)
+        return held + sum(array.nbytes for array in arrays)
+
+    def drop_pixels(self) -> None:
+        """Let go of decoded images; the files are with the jobs."""
+        if (image := self.model.schema.image) is not None:
+            self.tensors = {name: t for name, t in self.tensors.items() if name != image}
+
+    def drop_maps(self) -> None:
+        """Let go of outputs that are not captured, and of the answers, which are sent."""
+        schema = self.model.schema
+        if len(schema.kept_outputs) < len(self.outputs):
+            self.outputs = {n: a for n, a in self.outputs.items() if n in schema.kept_outputs}
+        for job in self.jobs:
+            job.answer = None
+
 
 class Lane:
     """One loaded package and the jobs that wait for it.
@@ -98,6 +138,7 @@ class Lane:
         limits: Of the server.
         finished: Called on the event loop with every part that was computed.
         expired: Called on the event loop with every job that passed its deadline.
+        answer: Called where a part was computed, to write the answers of its jobs.
     """
 
     def __init__(
@@ -107,15 +148,22 @@ class Lane:
         limits: Limits,
         finished: Callable[["Lane", Part], None],
         expired: Callable[["Lane", Job], None],
+        answer: Callable[[Part], None],
     ) -> None:
         self.model = model
-        self.inline = model.seconds < limits.inline_s and model.batch_seconds < limits.stall_s
+        self.inline = (
+            model.schema.image is None
+            and model.seconds < limits.inline_s
+            and model.batch_seconds < limits.stall_s
+        )
+        self._answer = answer
         self._loop = loop
         self._limits = limits
         self._finished = finished
         self._expired = expired
         self._waiting: deque[Job] = deque()
         self._waiting_rows = 0
+        self._waiting_bytes = 0
         self._running: Sequence[Job] = ()
         self._scheduled = False
         self._stalls = 0
@@ -132,14 +180,18 @@ class Lane:
         """Whether the lane has nothing to do."""
         return not self._waiting and not self._running
 
-    def has_room(self, rows: int) -> bool:
-        """Say whether so many rows may still join the queue."""
-        return self._waiting_rows + rows <= self._limits.queue_rows
+    def has_room(self, rows: int, size: int) -> bool:
+        """Say whether so many rows of so many bytes may still join the queue."""
+        return (
+            self._waiting_rows + rows <= self._limits.queue_rows
+            and self._waiting_bytes + size <= self._limits.queue_bytes
+        )
 
     def submit(self, job: Job) -> None:
         """Queue a job; ask `has_room` first."""
         self._waiting.append(job)
         self._waiting_rows += job.rows
+        self._waiting_bytes += job.size
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
@@ -175,11 +227,10 @@ class Lane:
         """Take jobs up to a full batch from the queue; at least one, whatever its size."""
         jobs: list[Job] = []
         rows = 0
-        while self._waiting and (
-            not jobs or rows + self._waiting[0].rows <= self._limits.batch_rows
-        ):
+        while self._waiting and (not jobs or rows + self._waiting[0].rows <= self.model.batch_rows):
             job = self._waiting.popleft()
             self._waiting_rows -= job.rows
+            self._waiting_bytes -= job.size
             if not job.given_up:
                 jobs.append(job)
                 rows += job.rows
@@ -218,24 +269,66 @@ class Lane:
         self._retired = False
         self.model.close()
 
-    def _compute(self, jobs: list[Job]) -> list[Part]:
-        part = _run(self.model, jobs)
+    def _compute(self, jobs: Sequence[Job]) -> list[Part]:
+        started = time.perf_counter()
+        parts: list[Part] = []
+        if self.model.schema.image is not None:
+            parts = [part for job in jobs if (part := _undecoded(self.model, job, started))]
+            refused = {part.jobs[0] for part in parts}
+            jobs = [job for job in jobs if job not in refused]
+        if jobs:
+            parts += self._run_all(jobs, started)
+        for part in parts:
+            for job in part.jobs:
+                job.tensors = {}  # the part has them, joined and without the pixels
+        return parts
+
+    def _run_all(self, jobs: Sequence[Job], started: float) -> list[Part]:
+        part = _run(self.model, jobs, started, self._answer)
         if part.error is None or len(jobs) == 1:
             return [part]
         # One request may have spoiled the batch for all: each gets a run of its own.
-        return [_run(self.model, [job]) for job in jobs]
+        return [_run(self.model, [job], time.perf_counter(), self._answer) for job in jobs]
 
 
-def _run(model: LoadedModel, jobs: Sequence[Job]) -> Part:
-    part = Part(model, jobs, time.perf_counter())
+def _undecoded(model: LoadedModel, job: Job, started: float) -> Part | None:
+    """Decode the images of a job for its package; return its end where one cannot be decoded."""
+    try:
+        job.pictures = images.files(job.pictures)
+        made = images.pixels(job.pictures, model.schema.size)
+    except Exception as error:  # noqa: BLE001  # a file may make a decoder raise anything
+        part = Part(model, (job,), started)
+        part.refusal = _at_fault(error)
+        return part
+    job.tensors = {**job.tensors, model.schema.image or "": made}
+    return None
+
+
+def _at_fault(error: Exception) -> Refusal:
+    """Say what is wrong with an image, in one sentence."""
+    if not isinstance(error, Problem):
+        return Refusal(400, "G730", f"The image cannot be decoded: {reason(error)}.")
+    why = " ".join(error.why.split())[:200].rstrip(".")
+    return Refusal(400, error.code, f"{error.what.rstrip('.')}: {why}." if why else error.what)
+
+
+def _run(
+    model: LoadedModel, jobs: Sequence[Job], started: float, answer: Callable[[Part], None]
+) -> Part:
+    part = Part(model, jobs, started)
     try:
         part.tensors = _joined(jobs)
         part.outputs = model.run(part.tensors, part.rows)
+        part.drop_pixels()
         part.bad_rows = _not_a_number(model, part)
+        part.seconds = time.perf_counter() - started
+        answer(part)
     except Exception as error:  # noqa: BLE001  # an engine may raise anything; it is counted
         part.error = error
+        part.outputs = {}
+        part.drop_pixels()
     part.finished = time.perf_counter()
-    part.seconds = part.finished - part.started
+    part.seconds = part.seconds or part.finished - started
     return part
 
 

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from genba.core.protocols import Array
+from genba.serve import images
 from genba.serve.batch import Job, Part
 from genba.serve.limits import Limits
 from genba.store.captures import ERROR, NOT_A_NUMBER, OK, CapturedRows, CaptureWriter, Interval
@@ -123,7 +125,7 @@ class Recorder:
     def admit(self, part: Part) -> bool:
         """Say whether a part may be kept; if not its rows are counted as dropped."""
         rows = self._held[0] + part.rows
-        size = self._held[1] + _size(part)
+        size = self._held[1] + part.nbytes
         if (
             rows - self._released[0] > self._limits.capture_rows
             or size - self._released[1] > self._limits.capture_bytes
@@ -149,7 +151,7 @@ class Recorder:
             self.written += written
             self.dropped += batch.rows - written
             self._released[0] += batch.rows
-            self._released[1] += sum(map(_size, batch.parts))
+            self._released[1] += sum(part.nbytes for part in batch.parts)
 
     def _write(self, batch: Batch) -> int:
         """Write an interval; return how many of its rows are safe."""
@@ -184,10 +186,6 @@ def _rows_of(batch: Batch) -> list[CapturedRows]:
         return []
 
 
-def _size(part: Part) -> int:
-    return sum(tensor.nbytes for tensor in part.tensors.values())
-
-
 def as_rows(parts: Sequence[Part]) -> list[CapturedRows]:
     """Turn computed parts into rows: one block for what has the same package, shapes and fate."""
     groups: dict[Any, list[Part]] = {}
@@ -204,7 +202,7 @@ def _block(parts: Sequence[Part]) -> CapturedRows:
     counts = np.array([job.rows for job in jobs])
     starts = np.array([job.first for job in jobs]) - (np.cumsum(counts) - counts)
     latencies = [(part.finished - job.received) * 1e6 for part in parts for job in part.jobs]
-    made = schema.output_names if parts[0].error is None else ()
+    made = schema.kept_outputs if parts[0].error is None else ()
     return CapturedRows(
         package=parts[0].model.package,
         n=np.repeat(starts, counts) + np.arange(counts.sum()),
@@ -214,18 +212,28 @@ def _block(parts: Sequence[Part]) -> CapturedRows:
         time=_times(jobs),
         latency_us=np.repeat(np.array(latencies, dtype=np.int64), counts),
         status=_states(parts),
-        features={
-            name: np.concatenate([part.tensors[name] for part in parts]) for name in schema.features
-        },
+        features=_given(parts, jobs),
         outputs={name: np.concatenate([part.outputs[name] for part in parts]) for name in made},
     )
 
 
+def _given(parts: Sequence[Part], jobs: Sequence[Job]) -> Mapping[str, Array]:
+    """Return what the package was given to predict from; images as files."""
+    schema = parts[0].model.schema
+    given: dict[str, Array] = {}
+    for name in (*schema.features, *schema.parameters):
+        if name == schema.image:
+            given[name] = images.kept([picture for job in jobs for picture in job.pictures])
+        else:
+            given[name] = np.concatenate([part.tensors[name] for part in parts])
+    return given
+
+
 def _entities(parts: Sequence[Part], jobs: Sequence[Job]) -> Sequence[str | None]:
     schema = parts[0].model.schema
-    if schema.entity is None:
-        return [None] * sum(job.rows for job in jobs)
-    names = schema.names(np.concatenate([part.tensors[schema.entity] for part in parts]))
+    names: list[str | None] = [None] * sum(job.rows for job in jobs)
+    if schema.entity is not None:
+        names = schema.names(np.concatenate([part.tensors[schema.entity] for part in parts]))
     start = 0
     for job in jobs:
         if job.entity_names is not None:  # as the client wrote it, also when it is a new one

@@ -62,19 +62,22 @@ class Client:
     def infer(
         self,
         model: str,
-        tensors: Mapping[str, Array],
+        tensors: Mapping[str, Array | Sequence[bytes]],
         *,
         entities: Sequence[str] | None = None,
         times: Sequence[int] | Array | None = None,
+        outputs: Sequence[str] = (),
         version: str | None = None,
     ) -> Answer:
         """Ask for predictions.
 
         Args:
             model: Name of the line.
-            tensors: By input name, each with one entry per row.
+            tensors: By input name, each with one entry per row. Images may be a list of JPEG and
+                PNG files as bytes. Parameters that are left out have the values that hold now.
             entities: Names, one per row; sent as the input `entity`.
             times: Milliseconds since 1970 UTC, one per row; kept with the prediction.
+            outputs: Names of those that are wanted; all of them if none is named.
             version: Package id, to ask that package instead of whose turn it is.
 
         Raises:
@@ -85,7 +88,7 @@ class Client:
             sent["entity"] = np.array(entities, dtype=object)
         if times is not None:
             sent["time"] = np.asarray(times, dtype=np.int64)
-        body, length = encode_request(sent)
+        body, length = encode_request(sent, outputs)
         path = f"/v2/models/{quote(model, safe='')}"
         path += f"/versions/{quote(version, safe='')}/infer" if version else "/infer"
         fields = {"Content-Type": "application/octet-stream", _HEAD_LENGTH: str(length)}
@@ -195,11 +198,18 @@ class Client:
         return Problem(code, what, where=self.url, tries=[f"genba explain {code}"])
 
 
-def encode_request(tensors: Mapping[str, Array]) -> tuple[bytes, int]:
-    """Return the body of a binary inference request and the length of its JSON part."""
+def encode_request(
+    tensors: Mapping[str, Array | Sequence[bytes]], outputs: Sequence[str] = ()
+) -> tuple[bytes, int]:
+    """Return the body of a binary inference request and the length of its JSON part.
+
+    Args:
+        tensors: By input name; a list of bytes is sent as it is.
+        outputs: Names of those that are wanted; all of them if none is named.
+    """
     inputs, pieces = [], []
     for name, given in tensors.items():
-        array = np.ascontiguousarray(given)
+        array = np.ascontiguousarray(given if isinstance(given, np.ndarray) else _elements(given))
         if array.dtype.kind in _TEXT_KINDS:
             array, datatype = array.astype(object), "BYTES"
         else:
@@ -214,10 +224,21 @@ def encode_request(tensors: Mapping[str, Array]) -> tuple[bytes, int]:
                 "parameters": {"binary_data_size": len(pieces[-1])},
             }
         )
-    request = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    request: dict[str, Any] = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    if outputs:
+        request["outputs"] = [{"name": name} for name in outputs]
     head = json.dumps(request, separators=(",", ":")).encode()
     head += b" " * (-len(head) % _ALIGNMENT)
     return b"".join((head, *pieces)), len(head)
+
+
+def _elements(values: Sequence[Any]) -> Array:
+    """Return a list as an array; numpy's own bytes would lose zeros at their ends."""
+    if not values or not isinstance(values[0], bytes):
+        return np.asarray(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
 
 
 def decode_answer(data: bytes, head_length: int) -> Answer:

@@ -6,21 +6,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from genba.core import tuning
 from genba.core.problem import Problem
 from genba.core.rollout import Placed, Rollout, fold
+from genba.core.values import Event
 from genba.serve.limits import Limits
 from genba.serve.lines import Placement
 from genba.serve.models import LoadedModel, load_model
+from genba.serve.schema import same_requests
 from genba.store.home import Store
 from genba.store.signatures import find_signature
 
 _log = logging.getLogger("genba.serve")
-_DEPLOY: Final = ("deploy",)
+_DEPLOY: Final = "deploy"
+_KINDS: Final = (_DEPLOY, tuning.KIND)
 _INCOMPATIBLE: Final = "G710"
 
 
 class Deployments:
-    """Follows the `deploy` events of all lines.
+    """Follows the `deploy` and `tune` events of all lines.
 
     A package that cannot be loaded is reported to the ledger and never served: a canary or shadow
     is left out, and in place of a stable one the line keeps what it has.
@@ -41,6 +45,7 @@ class Deployments:
         self._place = place
         self._seq = 0
         self._rollouts: dict[str, Rollout] = {}
+        self._tuned: dict[str, dict[str, float]] = {}  # package -> parameters as they were set
         self._behind: set[str] = set()  # lines whose rollout is not carried out yet
         self._served: dict[str, Placement] = {}
         self._stopping = threading.Event()
@@ -57,17 +62,30 @@ class Deployments:
             self._thread.join()
 
     def poll(self) -> None:
-        """Look for new deployments once and carry them out."""
+        """Look for new deployments and parameters once and carry them out."""
         head, _ = self._store.ledger.head()
         if head != self._seq:
-            events = self._store.ledger.events(after=self._seq, kinds=_DEPLOY)
+            events = self._store.ledger.events(after=self._seq, kinds=_KINDS)
             self._seq = max(head, events[-1].seq if events else 0)
             for event in events:
-                self._rollouts[event.line] = fold([event], self._rollouts.get(event.line))
-                self._behind.add(event.line)
+                self._take(event)
         for line in sorted(self._behind):
             self._follow(line, self._rollouts[line])
             self._behind.discard(line)  # only now: what raised is tried again
+
+    def _take(self, event: Event) -> None:
+        if event.kind == _DEPLOY:
+            self._rollouts[event.line] = fold([event], self._rollouts.get(event.line))
+        else:
+            try:
+                set_now = tuning.fold([event])
+            except (KeyError, TypeError, ValueError):  # who wrote it did not go through `tune`
+                _log.error("event %d sets no parameter", event.seq)
+                return
+            for package, values in set_now.items():
+                self._tuned.setdefault(package, {}).update(values)
+        if event.line in self._rollouts:
+            self._behind.add(event.line)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._limits.poll_s):
@@ -87,6 +105,8 @@ class Deployments:
                 failed[package] = problem.what
                 self._report(line, package, problem)
         placement = self._fit(held, rollout, models, failed)
+        tuned = {p: dict(self._tuned[p]) for p in placement.models if p in self._tuned}
+        placement = replace(placement, parameters=tuned)
         self._served[line] = placement
         self._place(placement)
 
@@ -110,7 +130,8 @@ class Deployments:
         def usable(placed: Placed | None) -> Placed | None:
             if placed is None or placed.package in failed:
                 return None
-            if stable and not same_requests(models[placed.package], stable):
+            theirs = models[placed.package].manifest.signature
+            if stable and not same_requests(theirs, stable.manifest.signature):
                 problem = _other_inputs(held.line, placed.package)
                 failed[placed.package] = problem.what
                 self._report(held.line, placed.package, problem)
@@ -147,12 +168,6 @@ def _close(models: Mapping[str, LoadedModel], keep: Mapping[str, LoadedModel]) -
     """Free what was loaded in vain."""
     for package in models.keys() - keep.keys():
         models[package].close()
-
-
-def same_requests(one: LoadedModel, other: LoadedModel) -> bool:
-    """Say whether two packages can answer the same requests."""
-    mine, theirs = one.manifest.signature, other.manifest.signature
-    return mine.inputs == theirs.inputs and mine.outputs == theirs.outputs
 
 
 def _other_inputs(line: str, package: str) -> Problem:

@@ -9,7 +9,9 @@ class Limits:
 
     connections: int = 1_024
     head_bytes: int = 16 * 1_024  # request line and header fields of one request
-    body_bytes: int = 8 * 1_024 * 1_024
+    body_bytes: int = 20 * 1_024 * 1_024  # a photograph, or some dozens of small images
+    held_bytes: int = 256 * 1_024 * 1_024  # bodies of all connections that await an answer
+    parse_bytes: int = 256 * 1_024  # JSON up to here is parsed on the event loop
     pipelined: int = 64  # requests of one connection that may wait for their answers
     head_s: float = 10.0  # from the first byte of a request to the end of its header fields
     body_s: float = 30.0  # from there to the end of its body
@@ -17,10 +19,14 @@ class Limits:
     write_s: float = 30.0  # a client that does not read its answer
     linger_s: float = 1.0  # after a refusal, for a client that is still sending
     request_rows: int = 4_096  # predictions asked for by one request
+    request_images: int = 64  # the same for a package that takes images
     queue_rows: int = 8_192  # predictions that may wait for one package
+    queue_bytes: int = 64 * 1_024 * 1_024  # and the size of their requests
     batch_rows: int = 256  # predictions computed at once, unless one request has more
+    batch_images: int = 16  # images computed at once, whatever a request has
     deadline_s: float = 5.0  # from a request to its answer; beyond it the answer is 504
     feedback_rows: int = 10_000
+    mask_bytes: int = 4 * 1_024 * 1_024  # of one mask in feedback, as base64 text
     inline_s: float = 0.001  # a package faster than this for one row runs on the event loop,
     stall_s: float = 0.010  # if a full batch is faster than this; longer is a stall of the loop
     stalls: int = 3  # after so many in a row the package moves to a thread of its own

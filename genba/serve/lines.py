@@ -1,22 +1,32 @@
 """One line in service: its packages in their roles, its requests, its counts."""
 
 import asyncio
+import functools
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from genba.core.codec import nearest
+from genba.core.protocols import Array
 from genba.core.rollout import Placed, Rollout
+from genba.core.values import Role
 from genba.serve import oip
+from genba.serve.answers import write_answer
 from genba.serve.batch import Job, Lane, Part, reason
 from genba.serve.capture import Batch, Recorder, Tally, now_ms
+from genba.serve.images import is_file
 from genba.serve.limits import Limits
-from genba.serve.metrics import Metrics, PackageMetrics
+from genba.serve.metrics import Metrics
 from genba.serve.models import LoadedModel
+from genba.serve.oip import Bounds, Inputs
 from genba.serve.protocol import Request
-from genba.serve.responses import Refusal, overloaded
+from genba.serve.responses import MISTAKE, Refusal, overloaded
 from genba.serve.router import Routes
+from genba.serve.schema import Schema, describe_model
+from genba.serve.service import Service, describe_rollout
+
+_log = logging.getLogger("genba.serve")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +37,7 @@ class Placement:
     rollout: Rollout
     models: Mapping[str, LoadedModel]  # by package; whatever is not in here is let go
     failed: Mapping[str, str] = field(default_factory=dict)  # package -> why it is not loaded
+    parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # as they were set
 
 
 class Numbers:
@@ -41,19 +52,6 @@ class Numbers:
         first = self._next
         self._next += rows
         return first
-
-
-class _Service:
-    """A lane with its counts: since the last hand-over, and since it was loaded."""
-
-    __slots__ = ("interval", "lane", "metrics", "model", "retired")
-
-    def __init__(self, model: LoadedModel, lane: Lane, metrics: PackageMetrics) -> None:
-        self.model = model
-        self.lane = lane
-        self.metrics = metrics
-        self.interval = Tally()
-        self.retired = False
 
 
 class LineService:
@@ -86,12 +84,13 @@ class LineService:
         self._numbers = numbers
         self._recorder = recorder
         self._metrics = metrics
-        self._routes: Routes[_Service] = Routes()
-        self._services: dict[str, _Service] = {}
-        self._retiring: list[_Service] = []
-        self._by_lane: dict[Lane, _Service] = {}
+        self._routes: Routes[Service] = Routes()
+        self._services: dict[str, Service] = {}
+        self._retiring: list[Service] = []
+        self._by_lane: dict[Lane, Service] = {}
         self._requests = 0
         self._parts: list[Part] = []
+        self._parsing = 0  # requests that are read on a thread
         self._since_ms = now_ms()
 
     @property
@@ -102,7 +101,7 @@ class LineService:
     @property
     def busy(self) -> bool:
         """Whether a request is still being worked on."""
-        return any(not service.lane.idle for service in self._all())
+        return self._parsing > 0 or any(not service.lane.idle for service in self._all())
 
     def place(self, placement: Placement) -> None:
         """Put packages into their roles, between two requests; nothing is interrupted.
@@ -117,6 +116,8 @@ class LineService:
             service.retired = True
             self._retiring.append(service)
             service.lane.retire()
+        for package, service in self._services.items():
+            service.tune(placement.parameters.get(package, {}))
         rollout = placement.rollout
         self._routes = Routes(
             stable=self._service(rollout.stable),
@@ -136,49 +137,33 @@ class LineService:
                 nothing is loaded or the queue is full.
         """
         service, role = self._choose(version)
-        if not service.lane.has_room(1):
+        if not service.lane.has_room(1, request.size):
             raise self._shed("queue")
-        inputs = oip.read_request(
-            request.body,
-            request.headers.get(oip.HEAD_LENGTH),
-            service.model.schema,
-            self._limits.request_rows,
-        )
-        if not service.lane.has_room(inputs.rows):
-            raise self._shed("queue")
-        job = Job(request, inputs, self._numbers.take(inputs.rows), role)
-        service.lane.submit(job)
-        if self._routes.shadow is not None:
-            self._shadow(self._routes.shadow, job, service.model)
+        read = self._reader(request, service.model.schema)
+        if (
+            oip.json_size(request.body, request.headers.get(oip.HEAD_LENGTH))
+            <= self._limits.parse_bytes
+        ):
+            self._admit(request, read(), service, role)
+            return
+        self._parsing += 1
+        future = self._loop.run_in_executor(None, read)
+        future.add_done_callback(functools.partial(self._parsed, request, version, service, role))
 
     def metadata(self, version: str | None) -> dict[str, Any]:
         """Return the answer to GET /v2/models/{line}."""
-        service, _ = self._choose(version, count=False)
+        chosen, _ = self._choose(version, count=False)
         versions = [service.model.package for service, _ in self._answering()]
-        return oip.model_metadata(self.name, versions, service.model.manifest)
+        return describe_model(self.name, versions, chosen.model.manifest, chosen.parameters)
 
     def describe(self) -> dict[str, Any]:
         """Return rollout, versions and counts as JSON."""
-        rollout = self.rollout
         return {
             "line": self.name,
             "ready": self.ready,
-            "stable": _placed(rollout.stable),
-            "canary": _placed(rollout.canary),
-            "shadow": _placed(rollout.shadow),
-            "previous": rollout.previous,
-            "condemned": sorted(rollout.condemned),
+            **describe_rollout(self.rollout),
             "failed": dict(self.failed),
-            "versions": {
-                package: {
-                    "model": service.model.manifest.model,
-                    "engine": service.model.manifest.engine.name,
-                    "inline": service.lane.inline,
-                    "waiting": service.lane.waiting_rows,
-                    **service.metrics.counts(),
-                }
-                for package, service in self._services.items()
-            },
+            "versions": {package: one.describe() for package, one in self._services.items()},
         }
 
     def roles(self) -> dict[str, str]:
@@ -233,24 +218,72 @@ class LineService:
 
     # Helpers.
 
-    def _serve(self, model: LoadedModel) -> _Service:
-        lane = Lane(model, self._loop, self._limits, self._finished, self._expired)
+    def _reader(self, request: Request, wanted: Schema) -> Callable[[], Inputs]:
+        """Return what reads a request; it may be called on any thread."""
+        length = request.headers.get(oip.HEAD_LENGTH)
+        kind = request.headers.get(b"content-type", b"")
+        if wanted.image is None:
+            bounds = Bounds(self._limits.request_rows)
+        elif is_file(request.body, kind, length):
+            return functools.partial(oip.read_image, request.body, request.target, wanted)
+        else:
+            sizes = {service.model.schema.size for service in self._services.values()}
+            bounds = Bounds(self._limits.request_images, sizes)
+        return functools.partial(oip.read_request, request.body, length, wanted, bounds)
+
+    def _parsed(
+        self,
+        request: Request,
+        version: str | None,
+        service: Service,
+        role: Role,
+        future: "asyncio.Future[Inputs]",
+    ) -> None:
+        """Go on with a request that was read on a thread."""
+        self._parsing -= 1
+        try:
+            if (
+                service.retired
+            ):  # its package was exchanged meanwhile; another may read it otherwise
+                self.infer(request, version)
+            else:
+                self._admit(request, future.result(), service, role)
+        except Refusal as refusal:
+            self._refuse(request, refusal)
+        except Exception:  # noqa: BLE001  # our mistake must not leave the client waiting
+            _log.exception("an error in the server")
+            self._refuse(request, MISTAKE)
+
+    def _admit(self, request: Request, inputs: Inputs, service: Service, role: Role) -> None:
+        if not service.lane.has_room(inputs.rows, request.size):
+            raise self._shed("queue")
+        request.body = b""  # what is needed of it is in the inputs
+        tensors = service.complete(inputs.tensors, inputs.rows)
+        job = Job(request, inputs, self._numbers.take(inputs.rows), role, tensors)
+        service.lane.submit(job)
+        if self._routes.shadow is not None:
+            self._shadow(self._routes.shadow, job, inputs, service.model)
+
+    def _serve(self, model: LoadedModel) -> Service:
+        lane = Lane(
+            model, self._loop, self._limits, self._finished, self._expired, self._write_answers
+        )
         metrics = self._metrics.package(self.name, model.package, lambda: lane.waiting_rows)
-        service = self._by_lane[lane] = _Service(model, lane, metrics)
+        service = self._by_lane[lane] = Service(model, lane, metrics)
         return service
 
-    def _all(self) -> list[_Service]:
+    def _all(self) -> list[Service]:
         return [*self._services.values(), *self._retiring]
 
-    def _service(self, placed: Placed | None) -> _Service | None:
+    def _service(self, placed: Placed | None) -> Service | None:
         return self._services.get(placed.package) if placed else None
 
-    def _answering(self) -> list[tuple[_Service, Any]]:
+    def _answering(self) -> list[tuple[Service, Any]]:
         routes = self._routes
         roles = ((routes.stable, "stable"), (routes.canary, "canary"))
         return [(service, role) for service, role in roles if service is not None]
 
-    def _choose(self, version: str | None, *, count: bool = True) -> tuple[_Service, Any]:
+    def _choose(self, version: str | None, *, count: bool = True) -> tuple[Service, Any]:
         if version is not None:
             for service, role in self._answering():
                 if service.model.package == version:
@@ -273,58 +306,69 @@ class LineService:
         self._metrics.shed(why)
         return overloaded(f"Line {self.name} has as many requests waiting as it takes.")
 
-    def _shadow(self, shadow: _Service, job: Job, answering: LoadedModel) -> None:
+    def _shadow(self, shadow: Service, job: Job, inputs: Inputs, answering: LoadedModel) -> None:
         """Show the shadow the same request; under load the shadow is the first to go without."""
-        if not shadow.lane.has_room(2 * job.rows):
+        if not shadow.lane.has_room(2 * job.rows, 2 * job.size):
             self._metrics.shed("shadow")
             return
-        tensors = job.tensors
+        tensors: Mapping[str, Array] = inputs.tensors
         theirs, ours = shadow.model.schema, answering.schema
         if theirs.entity and theirs.entities != ours.entities:
             names = job.entity_names or [name or "" for name in ours.names(tensors[theirs.entity])]
             tensors = {**tensors, theirs.entity: theirs.indices(names)}
-        shadow.lane.submit(job.shadow(tensors))
+        shadow.lane.submit(job.shadow(shadow.complete(tensors, job.rows)))
+
+    def _write_answers(self, part: Part) -> None:
+        """Write the answers of a part. May be called on a thread, and reads only what stays."""
+        start = 0
+        for job in part.jobs:
+            stop = start + job.rows
+            if job.request is not None:
+                outputs = part.outputs
+                if len(part.jobs) > 1:
+                    outputs = {name: array[start:stop] for name, array in outputs.items()}
+                job.answer = write_answer(
+                    part.model.schema,
+                    job.wanted,
+                    outputs,
+                    line=self.name,
+                    parameters={
+                        "prediction": f"{self._numbers.server}-{job.first}",
+                        "package": part.model.package,
+                        "role": job.role,
+                    },
+                )
+            start = stop
 
     def _finished(self, lane: Lane, part: Part) -> None:
         """Answer the jobs of a part, then count and capture it."""
-        start = 0
         for job in part.jobs:
             if job.request is not None:
-                self._answer(job, part, start)
-            start += job.rows
+                self._answer(job.request, job, part)
         part.finished = time.perf_counter()
+        if part.refusal is not None:
+            return  # nothing was predicted, and the package is not to blame
         latencies = [part.finished - job.received for job in part.jobs]
         service = self._by_lane[lane]
         service.interval.add(part, latencies)
         service.metrics.add(part, latencies)
         for job in part.jobs:
             job.request = None
+        part.drop_maps()
         if self._recorder.admit(part):
             self._parts.append(part)
 
-    def _answer(self, job: Job, part: Part, start: int) -> None:
-        assert job.request is not None
-        if part.error is not None:
-            what = f"The model of line {self.name} failed: {reason(part.error)}"
-            self._refuse(job.request, Refusal(500, "G707", what))
-            return
-        outputs = part.outputs
-        if len(part.jobs) > 1:
-            stop = start + job.rows
-            outputs = {name: array[start:stop] for name, array in outputs.items()}
-        answer = oip.write_answer(
-            part.model.schema,
-            job.wanted,
-            outputs,
-            line=self.name,
-            parameters={
-                "prediction": f"{self._numbers.server}-{job.first}",
-                "package": part.model.package,
-                "role": job.role,
-            },
-        )
-        self._metrics.answered("infer", 200)
-        job.request.respond(200, answer.body, kind=answer.kind, fields=answer.fields)
+    def _answer(self, request: Request, job: Job, part: Part) -> None:
+        if part.refusal is not None:
+            self._refuse(request, part.refusal)
+        elif part.error is not None or job.answer is None:
+            error = part.error or RuntimeError("no answer was written")
+            what = f"The model of line {self.name} failed: {reason(error)}"
+            self._refuse(request, Refusal(500, "G707", what))
+        else:
+            self._metrics.answered("infer", 200)
+            answer = job.answer
+            request.respond(200, answer.body, kind=answer.kind, fields=answer.fields)
 
     def _expired(self, lane: Lane, job: Job) -> None:
         request, job.request = job.request, None
@@ -340,23 +384,3 @@ class LineService:
     def _refuse(self, request: Request, refusal: Refusal) -> None:
         self._metrics.answered("infer", refusal.status)
         request.respond(refusal.status, (refusal.body(),), fields=refusal.fields)
-
-
-def unknown_line(name: str, known: list[str]) -> Refusal:
-    """Refuse a name that is no line, with the ones that are.
-
-    Example:
-        >>> unknown_line("pumps", ["pump"]).what
-        "There is no line 'pumps'; did you mean pump? Known: pump."
-    """
-    near = nearest(name, known)
-    hint = f"; did you mean {near}?" if near else "."
-    return Refusal(
-        404, "G703", f"There is no line {name[:80]!r}{hint} Known: {', '.join(known) or 'none'}."
-    )
-
-
-def _placed(placed: Placed | None) -> dict[str, Any] | None:
-    if placed is None:
-        return None
-    return {"package": placed.package, "share": placed.share, "since_ms": placed.since_ms}

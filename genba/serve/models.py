@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from genba.core.values import Manifest
 from genba.edge.package import SAMPLE_FILE, load
 from genba.edge.predict import Predictor, open_engine
 from genba.serve.limits import Limits
-from genba.serve.oip import Schema
+from genba.serve.schema import Schema
 from genba.serve.tensors import DTYPES
 
 _WARM_UP_RUNS: Final = 5
@@ -25,12 +25,19 @@ class LoadedModel:
 
     The engine is called from one thread at a time: first by whoever loads it, afterwards by the
     lane that owns it.
+
+    Args:
+        package: Its id.
+        manifest: Of the package.
+        engine: With its graph.
+        limits: Say how many rows make a full batch.
     """
 
-    def __init__(self, package: str, manifest: Manifest, engine: Engine) -> None:
+    def __init__(self, package: str, manifest: Manifest, engine: Engine, limits: Limits) -> None:
         self.package = package
         self.manifest = manifest
-        self.schema = Schema(manifest.signature, manifest.entities)
+        self.schema = Schema(manifest.signature, manifest.entities, manifest.classes)
+        self.batch_rows = limits.batch_images if self.schema.image else limits.batch_rows
         self.seconds = 0.0  # of one row, once it is warm
         self.batch_seconds = 0.0  # of a full batch
         self._engine = engine
@@ -38,9 +45,20 @@ class LoadedModel:
     def run(self, tensors: Mapping[str, Array], rows: int) -> dict[str, Array]:
         """Run a batch and check that the graph gives what its signature promises.
 
+        Images are run in pieces of a full batch: what a network holds in between grows with them.
+
         Raises:
             Problem: G707 when an output is missing or has another number of rows.
         """
+        if self.schema.image is None or rows <= self.batch_rows:
+            return self._run(tensors, rows)
+        pieces = [
+            self._run({n: t[start:stop] for n, t in tensors.items()}, stop - start)
+            for start, stop in _pieces(rows, self.batch_rows)
+        ]
+        return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
+
+    def _run(self, tensors: Mapping[str, Array], rows: int) -> dict[str, Array]:
         outputs = self._engine.run(tensors)
         for name in self.schema.output_names:
             if name not in outputs or outputs[name].shape[:1] != (rows,):
@@ -57,6 +75,11 @@ class LoadedModel:
         self._engine.close()
 
 
+def _pieces(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, rows, size):
+        yield start, min(start + size, rows)
+
+
 def load_model(package: str, read: Callable[[str], bytes], limits: Limits) -> LoadedModel:
     """Load a package and warm it up; takes as long as it takes, so never on the event loop.
 
@@ -65,7 +88,7 @@ def load_model(package: str, read: Callable[[str], bytes], limits: Limits) -> Lo
     Args:
         package: Package id, which is the digest of its manifest.
         read: Gives the bytes of a blob and verifies them.
-        limits: Of the server; a batch of `batch_rows` is tried too.
+        limits: Of the server; a full batch is tried too.
 
     Raises:
         Problem: G302 or G604 for bytes that are missing or altered, G105 or G901 for an engine
@@ -78,8 +101,8 @@ def load_model(package: str, read: Callable[[str], bytes], limits: Limits) -> Lo
         engine = open_engine(loaded)
         if SAMPLE_FILE in loaded.files:
             Predictor(loaded, engine).self_test()
-        model = LoadedModel(package, loaded.manifest, engine)
-        _warm_up(model, limits.batch_rows)
+        model = LoadedModel(package, loaded.manifest, engine, limits)
+        _warm_up(model)
     except Exception as error:  # whatever a native runtime raises, the package is not usable
         if engine is not None:
             engine.close()
@@ -94,11 +117,11 @@ def load_model(package: str, read: Callable[[str], bytes], limits: Limits) -> Lo
     return model
 
 
-def _warm_up(model: LoadedModel, batch_rows: int) -> None:
-    """Run batches of one and full batches of zeros, and take down how long they take."""
+def _warm_up(model: LoadedModel) -> None:
+    """Run batches of one and full batches of nothing, and take down how long they take."""
     _check_types(model, model.run(_zeros(model, 1), 1))
     model.seconds = _typical_seconds(model, 1)
-    model.batch_seconds = _typical_seconds(model, batch_rows)
+    model.batch_seconds = _typical_seconds(model, model.batch_rows)
 
 
 def _typical_seconds(model: LoadedModel, rows: int) -> float:
@@ -128,5 +151,6 @@ def _zeros(model: LoadedModel, rows: int) -> dict[str, Array]:
     for tensor in model.manifest.signature.inputs:
         shape = (rows, *(_FREE_DIMENSION if n < 0 else n for n in tensor.shape[1:]))
         known = DTYPES.get(tensor.datatype)
-        tensors[tensor.name] = np.full(shape, b"" if known is None else 0, known or object)
+        nothing = b"" if known is None else tensor.default or 0
+        tensors[tensor.name] = np.full(shape, nothing, known or object)
     return tensors

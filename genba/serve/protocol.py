@@ -23,6 +23,7 @@ class Owner(Protocol):
     limits: Limits
     connections: set["Connection"]
     draining: bool
+    held_bytes: int  # bodies of all connections that await an answer, or are still arriving
 
     def handle(self, request: "Request") -> None:
         """Answer a request, now or later, by `Request.respond`. Never raises."""
@@ -36,7 +37,9 @@ class Owner(Protocol):
 class Request:
     """One request and the place where its answer goes."""
 
-    __slots__ = ("body", "close", "connection", "headers", "method", "output", "received", "target")
+    __slots__ = (
+        "body", "close", "connection", "headers", "method", "output", "received", "size", "target",
+    )  # fmt: skip
 
     def __init__(
         self, connection: "Connection", method: bytes, target: bytes, headers: dict[bytes, bytes]
@@ -46,6 +49,7 @@ class Request:
         self.target = target
         self.headers = headers  # names in lower case
         self.body = b""
+        self.size = 0  # of the body, also once it was let go
         self.close = False
         self.output: bytes | None = None
         self.received = time.perf_counter()
@@ -84,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._begun = False  # a head began in the bytes being parsed
         self._head_size = 0
         self._body_size = 0
+        self._held = 0  # bytes of bodies that the owner counts as held
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
@@ -112,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._parser = None
         self._waiting.clear()
+        self._release(self._held)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; every complete request in it is handed to the owner."""
@@ -181,9 +187,11 @@ class Connection(asyncio.Protocol):
             return
         self._in_head = False
         self.deadline = self._now() + self._limits.body_s
-        length = self._headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body_bytes:
+        length = int(self._headers.get(b"content-length", b"0"))
+        if length > self._limits.body_bytes:
             self._refuse(self._too_large())
+        elif not self._has_room(length):
+            self._refuse(_full())
         elif self._parser.should_upgrade():
             self._refuse(Refusal(400, "G708", "This server does not change protocols."))
         elif (expect := self._headers.get(b"expect")) is not None:
@@ -196,8 +204,12 @@ class Connection(asyncio.Protocol):
         self._body_size += len(data)
         if self._body_size > self._limits.body_bytes:
             self._refuse(self._too_large())
+        elif not self._has_room(len(data)):
+            self._refuse(_full())
         else:
             self._body.append(data)
+            self._held += len(data)
+            self._owner.held_bytes += len(data)
 
     def on_message_complete(self) -> None:
         """Hand a complete request to the owner."""
@@ -207,6 +219,7 @@ class Connection(asyncio.Protocol):
         self.deadline = 0.0
         request = Request(self, self._parser.get_method(), self._url, self._headers)
         request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request.size = len(request.body)
         self._body = []
         request.close = not self._parser.should_keep_alive() or self._owner.draining
         self._closing = request.close
@@ -222,7 +235,7 @@ class Connection(asyncio.Protocol):
         waiting = self._waiting
         while waiting and (output := waiting[0].output) is not None:
             self._transport.write(output)
-            waiting.popleft()
+            self._release(waiting.popleft().size)
         if not waiting:
             self._answered_all()
         if self._paused and not self._blocked:
@@ -258,6 +271,13 @@ class Connection(asyncio.Protocol):
         elif not self._receiving and not self._blocked:
             self.deadline = self._now() + self._limits.idle_s
 
+    def _has_room(self, size: int) -> bool:
+        return self._owner.held_bytes + size <= self._limits.held_bytes
+
+    def _release(self, size: int) -> None:
+        self._held -= size
+        self._owner.held_bytes -= size
+
     def _check_head(self) -> None:
         if self._head_size > self._limits.head_bytes:
             limit = self._limits.head_bytes
@@ -265,7 +285,8 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self) -> Refusal:
         limit = self._limits.body_bytes
-        return Refusal(413, "G708", f"The body is larger than {limit} bytes.")
+        what = f"The body is larger than {limit} bytes ({limit / 2**20:g} MiB)."
+        return Refusal(413, "G708", what)
 
     def _expect(self, value: bytes) -> None:
         if value.lower() != b"100-continue":
@@ -281,6 +302,7 @@ class Connection(asyncio.Protocol):
             return
         self._closing = self._lingering = True
         self._receiving = self._in_head = False
+        self._release(sum(map(len, self._body)))
         self._body = []
         self.deadline = 0.0  # answers to earlier requests come first; they have their own
         self._owner.refused(refusal)
@@ -305,3 +327,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self._now() + self._limits.idle_s
         if not self._transport.is_closing():
             self._transport.resume_reading()
+
+
+def _full() -> Refusal:
+    return overloaded("The server holds as many requests as it has memory for.")

@@ -45,6 +45,9 @@ class Refusal(Exception):
         return encode_json({"error": self.what, "code": self.code})
 
 
+MISTAKE: Final = Refusal(500, "G711", "The server made a mistake; its log says more.")
+
+
 def overloaded(what: str) -> Refusal:
     """Refuse for now: the client may try again in a second."""
     return Refusal(503, "G706", what, b"Retry-After: 1\r\n")

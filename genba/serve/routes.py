@@ -10,14 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from genba import __version__
+from genba.core.codec import nearest
 from genba.core.problem import Problem
-from genba.serve import metrics, oip
+from genba.serve import answers, metrics
 from genba.serve.access import Access
 from genba.serve.limits import Limits
-from genba.serve.lines import LineService, unknown_line
+from genba.serve.lines import LineService
 from genba.serve.metrics import Metrics
 from genba.serve.protocol import Connection, Request
-from genba.serve.responses import Refusal, encode_json
+from genba.serve.responses import MISTAKE, Refusal, encode_json
 
 _log = logging.getLogger("genba.serve")
 
@@ -25,7 +26,6 @@ _log = logging.getLogger("genba.serve")
 Receive = Callable[[str, list[dict[str, Any]]], Any]
 Handler = Callable[["App", Request, tuple[str, ...]], None]
 
-_MISTAKE: Final = Refusal(500, "G711", "The server made a mistake; its log says more.")
 _feedback_rows = msgspec.json.Decoder(list[dict[str, Any]])
 
 
@@ -51,6 +51,7 @@ class App:
         self.limits = limits
         self.connections: set[Connection] = set()
         self.draining = False
+        self.held_bytes = 0
         self.lines = lines
         self.metrics = metrics
         self._access = access
@@ -72,7 +73,7 @@ class App:
             self.answer(request, route, refusal.status, refusal.body(), fields=refusal.fields)
         except Exception:  # noqa: BLE001  # our mistake must not end the other connections
             _log.exception("an error in the server")
-            self.answer(request, route, 500, _MISTAKE.body())
+            self.answer(request, route, 500, MISTAKE.body())
 
     def refused(self, refusal: Refusal) -> None:
         """Count a request that was refused before it was complete."""
@@ -103,7 +104,7 @@ class App:
 
     def server_metadata(self, request: Request, _: tuple[str, ...]) -> None:
         """GET /v2."""
-        body = encode_json(oip.server_metadata(__version__))
+        body = encode_json(answers.server_metadata(__version__))
         self.answer(request, "metadata", 200, body)
 
     def live(self, request: Request, _: tuple[str, ...]) -> None:
@@ -149,34 +150,43 @@ class App:
     def feedback(self, request: Request, names: tuple[str, ...]) -> None:
         """POST /genba/v1/lines/{line}/feedback: a JSON list of rows."""
         line = self._line(names[0])
+        if self._waiting_feedback >= self.limits.pipelined:
+            raise Refusal(503, "G706", "Too much feedback is waiting.", b"Retry-After: 1\r\n")
+        self._waiting_feedback += 1
+        future = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._take_in, line.name, request.body
+        )
+        future.add_done_callback(functools.partial(self._received, request))
+
+    # Helpers.
+
+    def _take_in(self, line: str, body: bytes) -> Any:
+        """Read rows of feedback and hand them on; on a thread, since masks take long to read."""
         try:
-            rows = _feedback_rows.decode(request.body)
+            rows = _feedback_rows.decode(body)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
             raise Refusal(400, "G704", f"Feedback is a JSON list of rows: {error}.") from error
         limit = self.limits.feedback_rows
         if not 1 <= len(rows) <= limit:
             raise Refusal(400, "G704", f"{len(rows)} rows; from 1 to {limit} are taken at a time.")
-        if self._waiting_feedback >= self.limits.pipelined:
-            raise Refusal(503, "G706", "Too much feedback is waiting.", b"Retry-After: 1\r\n")
-        self._waiting_feedback += 1
-        future = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._receive, line.name, rows
-        )
-        future.add_done_callback(functools.partial(self._received, request))
-
-    # Helpers.
+        for row in rows:
+            if row.get("mask") is not None:
+                _check_mask(row["mask"], self.limits.mask_bytes)
+        return self._receive(line, rows)
 
     def _received(self, request: Request, future: "asyncio.Future[Any]") -> None:
         self._waiting_feedback -= 1
         error = future.exception()
         if error is None:
             self.answer(request, "feedback", 200, encode_json(future.result()))
+        elif isinstance(error, Refusal):
+            self.answer(request, "feedback", error.status, error.body())
         elif isinstance(error, Problem):
             status = 400 if error.exit_code == 2 else 503  # usage and data, or the store
             self.answer(request, "feedback", status, Refusal(status, error.code, error.what).body())
         else:
             _log.error("an error in taking in feedback", exc_info=error)
-            self.answer(request, "feedback", 500, _MISTAKE.body())
+            self.answer(request, "feedback", 500, MISTAKE.body())
 
     def _line(self, name: str) -> LineService:
         line = self.lines.get(name)
@@ -234,9 +244,35 @@ ROUTES: Final = (
 )
 
 
-@functools.lru_cache(maxsize=256)
+def unknown_line(name: str, known: list[str]) -> Refusal:
+    """Refuse a name that is no line, with the ones that are.
+
+    Example:
+        >>> unknown_line("pumps", ["pump"]).what
+        "There is no line 'pumps'; did you mean pump? Known: pump."
+    """
+    near = nearest(name, known)
+    hint = f"; did you mean {near}?" if near else "."
+    return Refusal(
+        404, "G703", f"There is no line {name[:80]!r}{hint} Known: {', '.join(known) or 'none'}."
+    )
+
+
+def _check_mask(text: Any, most: int) -> None:
+    """Refuse a mask that is no text or too long; whoever takes feedback in says the rest."""
+    if not isinstance(text, str):
+        raise Refusal(400, "G731", "A mask is an image as base64 text.")
+    if len(text) > most:
+        raise Refusal(400, "G731", f"A mask has {len(text)} characters; {most} are taken.")
+
+
 def _route(target: bytes) -> tuple[Route, tuple[str, ...]]:
-    path = target.partition(b"?")[0].decode("latin-1")
+    return _route_of(target.partition(b"?")[0])
+
+
+@functools.lru_cache(maxsize=256)
+def _route_of(address: bytes) -> tuple[Route, tuple[str, ...]]:
+    path = address.decode("latin-1")
     parts = tuple(path.strip("/").split("/"))
     for route in ROUTES:
         arguments = route.match(parts)

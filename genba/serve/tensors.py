@@ -53,7 +53,7 @@ def from_json(name: str, datatype: str, shape: Sequence[int], raw: msgspec.Raw) 
     values = _values(name, datatype, raw)
     wanted = math.prod(shape)
     if len(values) != wanted:
-        raise bad(f"Input {name!r} has {len(values)} values; its shape {list(shape)} has {wanted}.")
+        raise _other_count(name, values, shape)
     if datatype == _BYTES:
         array = np.empty(wanted, dtype=object)
         array[:] = [value.encode() for value in values]
@@ -63,6 +63,23 @@ def from_json(name: str, datatype: str, shape: Sequence[int], raw: msgspec.Raw) 
             return np.array(values, dtype=DTYPES[datatype]).reshape(shape)
     except OverflowError as error:
         raise bad(f"Input {name!r} has a value that {datatype} cannot hold.") from error
+
+
+def texts(name: str, datatype: str, shape: Sequence[int], raw: msgspec.Raw) -> list[str]:
+    """Read the `data` of a JSON tensor of BYTES as text, such as images in base64.
+
+    Raises:
+        Refusal: 400 when they are not texts or not as many as the shape says.
+    """
+    values: list[str] = _values(name, datatype, raw)
+    if len(values) != math.prod(shape):
+        raise _other_count(name, values, shape)
+    return values
+
+
+def _other_count(name: str, values: Sequence[Any], shape: Sequence[int]) -> Refusal:
+    count = math.prod(shape)
+    return bad(f"Input {name!r} has {len(values)} values; its shape {list(shape)} has {count}.")
 
 
 def _values(name: str, datatype: str, raw: msgspec.Raw) -> list[Any]:

@@ -7,25 +7,28 @@ source, or "derived" by Genba from both.
 from typing import Any, Literal
 
 from genba.core.codec import encode
-from genba.core.protocols import Model
-from genba.core.values import EngineChoice
+from genba.core.line import Line
+from genba.core.task import Model
+from genba.core.values import ROLES, EngineChoice, Signature, Tensor
 from genba.runs.stage import StageContext
 
 Known = Literal["measured", "declared", "derived"]
 
 
-def model_card(context: StageContext, model: Model, choice: EngineChoice) -> dict[str, Any]:
+def model_card(
+    context: StageContext, model: Model, signature: Signature, choice: EngineChoice
+) -> dict[str, Any]:
     """Return the card as JSON.
 
     Args:
         context: Of the package stage; the results of the stages before are the evidence.
         model: The model.
+        signature: What its package takes and gives.
         choice: The engine it was measured with.
     """
     line, inputs = context.line, context.inputs
     prepared, optimized = inputs["prepare"], inputs["optimize"]
     data = line.data
-    reads = ", ".join(data.inputs) or "every numeric column"
     chosen = next(
         c
         for c in optimized["candidates"]
@@ -33,10 +36,9 @@ def model_card(context: StageContext, model: Model, choice: EngineChoice) -> dic
     )
     return {
         "name": _field(line.name, "declared"),
-        "purpose": _field(
-            f"{line.task}: {data.output} from {reads}" if data.output else f"{line.task}: {reads}",
-            "declared",
-        ),
+        "purpose": _field(_purpose(line, model, signature), "declared"),
+        "takes": _field([_tensor(t) for t in signature.inputs], "derived"),
+        "answers": _field([_tensor(t) for t in signature.outputs], "derived"),
         "data": {
             "dataset": _field(prepared["dataset"], "measured"),
             "source": _field(data.source, "declared"),
@@ -64,14 +66,39 @@ def model_card(context: StageContext, model: Model, choice: EngineChoice) -> dic
         "limits": {
             "target": _field(encode(line.target), "declared"),
             "checks": _field(encode(data.checks), "declared"),
-            "outside": _field(
-                "The measures hold for rows like those of the test set. Values outside the checks "
-                "count as missing. The model is no safety function: the machine's own protection "
-                "stays in force.",
-                "declared",
-            ),
+            "outside": _field(_outside(signature), "declared"),
         },
     }
+
+
+def _purpose(line: Line, model: Model, signature: Signature) -> str:
+    """Say in a sentence what goes in and what comes out."""
+    sensors = ", ".join(map(str, model.settings.get("sensors") or line.data.inputs))
+    reads = "images" if _roles(signature) & {"image"} else sensors or "what the line names"
+    gives = line.data.output or ", ".join(t.name for t in signature.outputs)
+    return f"{line.task}: {gives} from {reads}"
+
+
+def _outside(signature: Signature) -> str:
+    if "image" in _roles(signature):
+        like = (
+            "images like those of the test set: the same parts, camera, position and light. "
+            "Another camera or lamp is another line."
+        )
+    else:
+        like = "rows like those of the test set. Values outside the checks count as missing."
+    return (
+        f"The measures hold for {like} The model is no safety function: the machine's own "
+        "protection stays in force."
+    )
+
+
+def _roles(signature: Signature) -> set[str]:
+    return {t.role for t in signature.inputs}
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    return {**encode(tensor), "means": ROLES.get(tensor.role, "")}
 
 
 def _field(value: Any, how: Known) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from safetensors.numpy import save
 
 from genba.core.codec import decode, encode
 from genba.core.digest import canonical_json
-from genba.core.protocols import Engine, Model, Task, View
+from genba.core.protocols import Engine, View
 from genba.core.resolve import resolve
+from genba.core.task import Model, Task
 from genba.core.values import EngineChoice, Manifest, PackageFile, Verdict
 from genba.data.view import DatasetView
 from genba.edge.package import (
     CARD_FILE,
+    CASES_FILE,
     FORMAT,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -31,13 +33,17 @@ from genba.edge.signature import encode_signature, sign
 from genba.learn.models import load_model
 from genba.runs.stage import StageContext
 from genba.stages.card import model_card
-from genba.stages.samples import spread
+from genba.stages.hindsight import looks_back
+from genba.stages.samples import affordable, by_label, chosen, spread
 from genba.store import io
 from genba.store.home import Store
 from genba.store.signatures import find_signature
 from genba.store.signing import Signer
 
 _GOLDEN_ROWS: Final = 8
+_GOLDEN_BYTES: Final = 1 << 20  # fewer samples where they are images
+_CASES: Final = 2_000
+_CASES_BYTES: Final = 64 << 20  # that are predicted on: some four hundred images
 
 
 def package(context: StageContext) -> dict[str, Any]:
@@ -52,18 +58,22 @@ def package(context: StageContext) -> dict[str, Any]:
     model = load_model(store, inputs["train"])
     view = DatasetView.open(store, str(inputs["prepare"]["dataset"]), line)
     choice = EngineChoice(**inputs["optimize"]["engine"])
+    signature = task.signature(model.settings)
     graph = store.blobs.read(inputs["optimize"]["onnx"])
     engine: Engine = resolve("engine", choice.name)(graph, choice.settings)
     try:
         context.progress.step("recording what watching compares with")
         drift = task.drift_reference(engine.run, view, model.settings)
         golden = _golden(task, engine, view, model)
+        context.progress.step("keeping known cases for explanations")
+        cases = _cases(task, engine, view, model)
     finally:
         engine.close()
     files = {
         MODEL_FILE: graph,
         SAMPLE_FILE: golden,
-        CARD_FILE: canonical_json(model_card(context, model, choice)),
+        CASES_FILE: cases,
+        CARD_FILE: canonical_json(model_card(context, model, signature, choice)),
     }
     manifest = Manifest(
         format=FORMAT,
@@ -73,9 +83,14 @@ def package(context: StageContext) -> dict[str, Any]:
         run=context.run,
         dataset=str(inputs["prepare"]["dataset"]),
         engine=choice,
-        signature=task.signature(model.settings),
-        settings={**model.settings, "drift": drift},
+        signature=signature,
+        settings={
+            **model.settings,
+            "corrections": list(task.corrections(view.classes)),
+            "drift": {**drift, "hindsight": looks_back(task)},
+        },
         entities=view.entities,
+        classes=view.classes,
         files={n: PackageFile(digest=store.blobs.put(f), size=len(f)) for n, f in files.items()},
         verdict=decode(Verdict, inputs["optimize"]["verdict"]),
     )
@@ -135,8 +150,31 @@ def _record(store: Store, manifest: Manifest) -> LoadedPackage:
 
 def _golden(task: Task, engine: Engine, view: View, model: Model) -> bytes:
     """Return a few real samples with the answers they get, for the self-test on a device."""
-    inputs = spread(task, view, "test", model.settings, _GOLDEN_ROWS)
+    rows = affordable(task.signature(model.settings), _GOLDEN_BYTES, _GOLDEN_ROWS)
+    inputs = spread(task, view, "test", model.settings, rows)
     outputs = engine.run(inputs)
     named = {f"input.{name}": tensor for name, tensor in inputs.items()}
     named |= {f"output.{name}": tensor for name, tensor in outputs.items()}
     return save({name: np.ascontiguousarray(tensor) for name, tensor in named.items()})
+
+
+def _cases(task: Task, engine: Engine, view: View, model: Model) -> bytes:
+    """Return what rows the model has learned from look like, of every label there is.
+
+    They are what an explanation compares a prediction with: its nearest known cases, by row.
+    """
+    rows = affordable(task.signature(model.settings), _CASES_BYTES, _CASES)
+    embedding, row, label = [], [], []
+    for split, at in by_label(view, ("train", "calibrate"), rows).items():
+        for samples in chosen(task, view, split, model.settings, at):
+            if len(samples.row):
+                made = engine.run(samples.tensors)
+                embedding.append(task.embed(samples.tensors, made, model.settings))
+                row.append(samples.row)
+                label.append(samples.label)
+    cases = {
+        "embedding": np.concatenate(embedding).astype(np.float32),
+        "row": np.concatenate(row).astype(np.int64),
+        "label": np.concatenate(label).astype(np.float64),
+    }
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in cases.items()})

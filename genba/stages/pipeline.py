@@ -18,7 +18,8 @@ from genba.store.home import Store
 from genba.store.signing import write_checkpoint
 from genba.targets.cost import bill
 
-_READS: Final = ("genba.data.view", "numpy")  # how every later stage sees the data
+_PIXELS: Final = ("genba.edge.images", "genba.edge.imagefile", "pillow")  # as images are read
+_READS: Final = ("genba.data.view", "numpy", "pillow")  # how every later stage sees the data
 _JUDGES: Final = ("genba.stages.gates", "genba.stages.samples")
 
 
@@ -114,7 +115,7 @@ def stages_for(line: Line) -> tuple[Stage, ...]:
         Stage(
             name="prepare",
             function="genba.stages.prepare:prepare",
-            uses=("genba.data", "polars", "pyarrow"),
+            uses=("genba.data", *_PIXELS, "polars", "pyarrow"),
             config=reuse.prepare_config,
         ),
         Stage(
@@ -127,21 +128,30 @@ def stages_for(line: Line) -> tuple[Stage, ...]:
         Stage(
             name="evaluate",
             function="genba.stages.evaluate:evaluate",
-            uses=(*task, *_READS, *_JUDGES, "scikit-learn"),
+            uses=(
+                *(*task, *_READS, *_JUDGES, "scikit-learn"),
+                *("genba.stages.rival", "genba.stages.label_noise"),
+            ),
             after=("prepare", "train"),
             config=reuse.evaluate_config,
         ),
         Stage(
             name="optimize",
             function="genba.stages.optimize:optimize",
-            uses=(*task, *_READS, *_JUDGES, "genba.engines", "genba.targets", "onnx"),
+            uses=(
+                *(*task, *_READS, *_JUDGES, "genba.stages.agreement"),
+                *("genba.engines", "genba.targets", "onnx"),
+            ),
             after=("prepare", "train", "evaluate"),
             config=reuse.optimize_config,
         ),
         Stage(
             name="package",
             function="genba.stages.package:package",
-            uses=("genba.edge", "genba.stages.card", "genba.stages.samples"),
+            uses=(
+                *task,  # genba.edge among them
+                *("genba.stages.card", "genba.stages.samples", "genba.stages.hindsight"),
+            ),
             after=("prepare", "train", "evaluate", "optimize"),
             config=reuse.package_config,
         ),

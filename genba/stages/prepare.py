@@ -4,15 +4,17 @@ from typing import Any
 
 from genba.core.codec import encode
 from genba.core.line import Line
+from genba.core.protocols import Modality
+from genba.core.resolve import resolve
+from genba.core.task import Task
 from genba.core.values import DatasetVersion
 from genba.data import versions
-from genba.data.ingest import ORIGIN, ingest
-from genba.data.leakage import refuse_leakage
-from genba.data.plan import Parent
-from genba.data.sources import source_of
+from genba.data.sources import StoppableProgress, source_of
 from genba.data.view import DatasetView
 from genba.runs.stage import StageContext
 from genba.store.home import Store
+
+_ORIGIN = "source"
 
 
 def prepare(context: StageContext) -> dict[str, Any]:
@@ -25,15 +27,24 @@ def prepare(context: StageContext) -> dict[str, Any]:
         Problem: G2xx when the source cannot be read, is not what the line says, or leaks.
     """
     line, store = context.line, context.store
+    task: type[Task] = resolve("task", line.task)
+    modality: type[Modality] = resolve("modality", task.modality)
     if dataset := context.extra.get("dataset"):
         version = versions.load(store, str(dataset))
     else:
         source = source_of(line, context.progress, context.effort.check)
-        parent = _parent(store, line, source.facts().fingerprint)
-        version = ingest(source, line, store, context.progress, parent=parent)
+        before = _parent(store, line, task.split_by, source.facts().fingerprint)
+        version = modality.ingest(
+            source,
+            line,
+            store,
+            StoppableProgress(context.progress, context.effort.check),
+            parent=modality.parent(store, before) if before else None,
+            split_by=task.split_by,
+        )
     view = DatasetView(store, version, line)
     context.progress.step("looking for leaks between the splits")
-    refuse_leakage(view)
+    modality.refuse_leakage(view)
     sheet = view.sheet()
     return {
         "dataset": version.id,
@@ -48,25 +59,28 @@ def prepare(context: StageContext) -> dict[str, Any]:
     }
 
 
-def _parent(store: Store, line: Line, fingerprint: str) -> Parent | None:
+def _parent(
+    store: Store, line: Line, split_by: str | None, fingerprint: str
+) -> DatasetVersion | None:
     """Return the newest version of the line that read the same columns in the same way.
 
     Where that version is of the very source, its own parent: reading it again makes it again.
     """
     for version in versions.newest(store, line.name):
-        if not (_only_source(version) and _read_alike(store, version, line)):
+        if not (_only_source(version) and _read_alike(store, version, line, split_by)):
             continue
         if versions.source_facts(store, version.id).get("fingerprint") != fingerprint:
-            return Parent.load(store, version)
-        return Parent.load(store, versions.load(store, version.parent)) if version.parent else None
+            return version
+        return versions.load(store, version.parent) if version.parent else None
     return None
 
 
 def _only_source(version: DatasetVersion) -> bool:
-    return all(segment.origin == ORIGIN for segment in version.segments)
+    return all(segment.origin == _ORIGIN for segment in version.segments)
 
 
-def _read_alike(store: Store, version: DatasetVersion, line: Line) -> bool:
+def _read_alike(store: Store, version: DatasetVersion, line: Line, split_by: str | None) -> bool:
     sheet = DatasetView(store, version, line).sheet()
-    same_seed = sheet["split"]["rule"]["seed"] == line.train.seed
-    return bool(sheet["data"] == encode(line.data)) and same_seed
+    split = sheet["split"]
+    same_split = split["rule"]["seed"] == line.train.seed and split.get("asked") == split_by
+    return bool(sheet["data"] == encode(line.data)) and same_split

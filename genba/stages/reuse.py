@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from genba.catalog import LIBRARIES
+from genba.core import tuning
 from genba.core.codec import decode, encode
 from genba.core.problem import Problem
 from genba.core.resolve import address, names, resolve
@@ -22,18 +23,19 @@ _DRILLS = frozenset({"faulty"})  # engines that a line never chooses
 def task_code(task: str) -> tuple[str, ...]:
     """Return the packages whose source decides what a task computes: those in its `uses`.
 
-    Genba's own tasks are not imported for it: they use their own package and `genba.learn`.
+    Genba's own tasks are not imported for it: they use their own package, `genba.learn`, and
+    `genba.edge` where it reads what they are given, such as images.
 
     Raises:
         Problem: G105 when there is no such task, G901 when its library is not installed.
 
     Example:
         >>> task_code("sensor.anomaly")
-        ('genba.tasks.sensor.anomaly', 'genba.learn')
+        ('genba.tasks.sensor.anomaly', 'genba.learn', 'genba.edge')
     """
     module = address("task", task).partition(":")[0]
     if module.startswith("genba."):
-        return module, "genba.learn"
+        return module, "genba.learn", "genba.edge"
     return tuple(dict.fromkeys([module, *resolve("task", task).uses]))
 
 
@@ -48,6 +50,7 @@ def prepare_config(context: StageContext) -> dict[str, Any]:
     facts = source_of(line, context.progress).facts()
     return {
         "line": line.name,
+        "task": line.task,  # what kind of data it reads and how it wants them divided
         "data": encode(line.data),
         "fingerprint": facts.fingerprint,
         "seed": line.train.seed,
@@ -59,6 +62,7 @@ def train_config(context: StageContext) -> dict[str, Any]:
     line = context.line
     return {
         "task": line.task,
+        "options": encode(line.options),
         "data": encode(line.data),
         "train": encode(line.train),
         "gates": encode(line.gates),
@@ -67,11 +71,15 @@ def train_config(context: StageContext) -> dict[str, Any]:
 
 def evaluate_config(context: StageContext) -> dict[str, Any]:
     """Return what decides a verdict, besides the model."""
-    return {
+    champion = _rival(context)
+    config = {
         "gates": encode(context.line.gates),
         "label_noise": context.line.retrain.label_noise,
-        "champion": _rival(context),
+        "champion": champion,
     }
+    if champion and (tuned := _tuned(context, champion)):
+        config["tuned"] = tuned
+    return config
 
 
 def optimize_config(context: StageContext) -> dict[str, Any]:
@@ -117,6 +125,12 @@ def _engine_version(name: str) -> str:
     except (KeyError, PackageNotFoundError):
         # Unknown or absent: importing it knows better, or says which extra to install.
         return str(resolve("engine", name).version())
+
+
+def _tuned(context: StageContext, package_id: str) -> dict[str, float]:
+    """Return the parameters of a package that were set since it was packaged."""
+    events = context.store.ledger.events(line=context.line.name, kinds=(tuning.KIND,))
+    return dict(tuning.fold(events).get(package_id, {}))
 
 
 def _rival(context: StageContext) -> str | None:

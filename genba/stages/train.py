@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from genba.core.protocols import Task
 from genba.core.resolve import resolve
+from genba.core.task import Task
 from genba.data.view import DatasetView
 from genba.learn.models import save_model
 from genba.runs.stage import StageContext

@@ -5,7 +5,8 @@ calibration histogram is in the package is compared with it by the population st
 (PSI). A window drifted where its PSI is above the line's threshold *and* above the quantile that
 undisturbed windows of the same length showed (`null_q`), so the rate of false alarms per channel
 and window is the one stated in the package. Missing values, errors, latency and energy come with
-it. A watch that is interrupted goes on at the start of the window it was in.
+it, and what is known in hindsight (see hindsight.py). A watch that is interrupted goes on at the
+start of the window it was in.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,9 @@ import pyarrow.compute as pc
 
 from genba.core.line import Line
 from genba.core.problem import Problem
-from genba.core.values import Event, Manifest
+from genba.core.values import Event, Manifest, Measure
 from genba.learn.drift import counts, psi
+from genba.stages import hindsight
 from genba.store.captures import ERROR, read_capture
 from genba.store.home import Store
 from genba.store.ledger import Record
@@ -63,6 +65,8 @@ class OpenWindow:
     missing: dict[str, int] = field(default_factory=dict)
     latency_us: list[Counts] = field(default_factory=list)
     at: tuple[int, int] | None = None  # next capture event and row to read
+    before: list[pa.Table] | None = None  # rows of the window before whose truth is still to come
+    kept: list[pa.Table] = field(default_factory=list)  # for hindsight, of this window
 
     def position(self) -> tuple[int, int]:
         """Return the capture event and the row to read next."""
@@ -84,7 +88,8 @@ class Channel:
 
     name: str
     kind: str  # input, output
-    index: int  # of a sensor in a row of the window tensor
+    tensor: str  # captured column that holds it
+    index: int  # in a row of that tensor, flattened; negative from the end
     edges: Floats
     p: Floats
     null_q: float
@@ -97,8 +102,7 @@ class Reference:
 
     window: int
     channels: tuple[Channel, ...]
-    tensor: str  # the feature input that holds the sensors
-    sensors: int
+    kept: int  # captured rows that are kept for hindsight
     latency_ms_p99: float
     error_rate: float
     limit: float
@@ -122,6 +126,9 @@ def watch(store: Store, line: Line, manifest: Manifest, opened: OpenWindow) -> W
         The completed windows (the bodies of their events) and the open one.
     """
     reference = reference_of(line, manifest)
+    if reference.kept and opened.before is None:
+        before = _before(store, opened, manifest, reference.kept)
+        opened.before = hindsight.pending(before, manifest)
     windows: list[Mapping[str, Any]] = []
     rows = 0
     for event in _captures(store, line.name, opened.position()[0]):
@@ -130,11 +137,12 @@ def watch(store: Store, line: Line, manifest: Manifest, opened: OpenWindow) -> W
         for part, behind in _parts(table, opened, reference.window, first):
             rows += part.num_rows
             _fill(opened, part, event, table.num_rows, reference)
+            if reference.kept:
+                opened.kept = hindsight.kept(opened.kept, part, manifest, reference.kept)
             opened.at = (event.seq, behind)
             if opened.rows == reference.window:
-                body = _close(store, line, opened, reference)
-                windows.append(body)
-                opened = _next(opened)
+                windows.append(_close(store, line, manifest, opened, reference))
+                opened = _next(opened, manifest)
         opened.at = (event.seq + 1, 0)
     return WatchReport(windows=tuple(windows), rows=rows, open=opened)
 
@@ -144,13 +152,13 @@ def reference_of(line: Line, manifest: Manifest) -> Reference:
     drift: Mapping[str, Any] = manifest.settings.get("drift") or {}
     window = int(drift.get("window") or 0)
     usable = window >= FEWEST
-    sensors = [str(s) for s in manifest.settings.get("sensors") or ()]
-    features = [t.name for t in manifest.signature.inputs if t.role == "feature"]
+    places = _places(manifest)
     channels = [
         Channel(
             name=name,
-            kind="input" if name in sensors else "output",
-            index=sensors.index(name) if name in sensors else -1,
+            kind=str(column.get("kind") or places[name][2]),
+            tensor=str(column.get("tensor") or places[name][0]),
+            index=int(column["index"] if "index" in column else places[name][1]),
             edges=np.asarray(column["edges"], dtype=np.float64),
             p=np.asarray(column["p"], dtype=np.float64),
             null_q=float(column.get("null_q") or 0.0),
@@ -161,12 +169,51 @@ def reference_of(line: Line, manifest: Manifest) -> Reference:
     return Reference(
         window=window if usable else DEFAULT_WINDOW,
         channels=tuple(channels) if usable else (),
-        tensor=features[0] if features else "",
-        sensors=len(sensors),
+        kept=hindsight.rows_kept(manifest),
         latency_ms_p99=line.rollout.roll_back_on.latency_ms_p99,
         error_rate=line.rollout.roll_back_on.error_rate,
         limit=line.retrain.when.get("drift", DEFAULT_LIMIT),
     )
+
+
+def _places(manifest: Manifest) -> Mapping[str, tuple[str, int, str]]:
+    """Return where a package from before references said so has its channels.
+
+    Sensors are the newest row of its one window; everything else is an output of that name.
+    """
+    sensors = [str(s) for s in manifest.settings.get("sensors") or ()]
+    features = [t.name for t in manifest.signature.inputs if t.role == "feature"]
+    drift = manifest.settings.get("drift") or {}
+    found = {str(name): (str(name), 0, "output") for name in drift.get("columns") or {}}
+    for place, name in enumerate(sensors):
+        if features:
+            found[name] = (features[0], place - len(sensors), "input")
+    return found
+
+
+def _before(store: Store, opened: OpenWindow, manifest: Manifest, most: int) -> list[pa.Table]:
+    """Read the rows of the window before again, as it was before the watch was interrupted."""
+    kept: list[pa.Table] = []
+    closed = store.ledger.events(line=manifest.line, kinds=("watch",))
+    before = [
+        e.body["start"]
+        for e in closed
+        if e.subject == opened.package and e.body.get("window") == opened.number - 1
+    ]
+    if not before:
+        return kept
+    seq, row = int(before[-1]["seq"]), int(before[-1]["row"])
+    while seq <= opened.seq and (events := _captures(store, manifest.line, seq)):
+        for event in events:
+            if event.seq > opened.seq or (event.seq == opened.seq and not opened.row):
+                return kept
+            table = _read(store, event, OpenWindow(package=opened.package, seq=0, row=0, number=0))
+            last = opened.row if event.seq == opened.seq else table.num_rows
+            rows = table.slice(row, last - row)
+            if rows.num_rows:
+                kept = hindsight.kept(kept, rows, manifest, most)
+            seq, row = event.seq + 1, 0
+    return kept
 
 
 def _captures(store: Store, line: str, seq: int) -> list[Event]:
@@ -224,29 +271,17 @@ def _fill(
 
 
 def _count(opened: OpenWindow, rows: pa.Table, reference: Reference) -> None:
-    now = _now(rows, reference)
+    matrices: dict[str, Floats] = {}
     for channel in reference.channels:
-        if channel.kind == "input":
-            values = now[:, channel.index] if now is not None else np.empty(0)
-        else:
-            values = _output(rows, channel.name)
+        if channel.tensor not in matrices:
+            known = channel.tensor in rows.column_names
+            matrices[channel.tensor] = _matrix(rows[channel.tensor]) if known else np.empty((0, 0))
+        matrix = matrices[channel.tensor]
+        values = matrix[:, channel.index] if matrix.size else np.empty(0)
         found = counts(channel.edges, values)
         opened.counts[channel.name] = opened.counts.get(channel.name, 0) + found
         lost = len(values) - int(found.sum())
         opened.missing[channel.name] = opened.missing.get(channel.name, 0) + lost
-
-
-def _now(rows: pa.Table, reference: Reference) -> Floats | None:
-    """Return the newest row of every window, one column per sensor."""
-    if reference.tensor not in rows.column_names or not reference.sensors:
-        return None
-    return _matrix(rows[reference.tensor])[:, -reference.sensors :]
-
-
-def _output(rows: pa.Table, name: str) -> Floats:
-    if name not in rows.column_names:
-        return np.empty(0)
-    return _matrix(rows[name])[:, 0]
 
 
 def _matrix(column: pa.ChunkedArray) -> Floats:
@@ -256,19 +291,32 @@ def _matrix(column: pa.ChunkedArray) -> Floats:
     return numbers.reshape(len(values), -1)
 
 
-def _close(store: Store, line: Line, opened: OpenWindow, reference: Reference) -> Mapping[str, Any]:
+def _close(
+    store: Store, line: Line, manifest: Manifest, opened: OpenWindow, reference: Reference
+) -> Mapping[str, Any]:
+    """Append what the window showed; parameters are set first, as what is recorded is done."""
     seq, row = opened.position()
+    key = f"{line.name}/{opened.package}/{opened.seq}/{opened.row}"
+    known: Mapping[str, Measure] = {}
+    if reference.kept:
+        task = hindsight.task_of(manifest)
+        known = hindsight.measured(task, manifest, [*(opened.before or ()), *opened.kept])
+        hindsight.retune(store, task, manifest, opened.package, known, key)
     body = {
         "package": opened.package,
         "window": opened.number,
         "rows": opened.rows,
         "from_ms": opened.from_ms,
         "to_ms": opened.to_ms,
-        "findings": [*_drift(opened, reference), *_quality(opened, reference)],
+        "findings": [
+            *_drift(opened, reference),
+            *_quality(opened, reference),
+            *hindsight.findings(known, line),
+        ],
+        "start": {"seq": opened.seq, "row": opened.row},
         "cursor": {"seq": seq, "row": row},
     }
-    key = f"watch/{line.name}/{opened.package}/{opened.seq}/{opened.row}"
-    store.ledger.append("watch", body, line=line.name, subject=opened.package, key=key)
+    store.ledger.append("watch", body, line=line.name, subject=opened.package, key=f"watch/{key}")
     return body
 
 
@@ -323,6 +371,12 @@ def _finding(
     }
 
 
-def _next(opened: OpenWindow) -> OpenWindow:
+def _next(opened: OpenWindow, manifest: Manifest) -> OpenWindow:
     seq, row = opened.position()
-    return OpenWindow(package=opened.package, seq=seq, row=row, number=opened.number + 1)
+    return OpenWindow(
+        package=opened.package,
+        seq=seq,
+        row=row,
+        number=opened.number + 1,
+        before=hindsight.pending(opened.kept, manifest) if opened.before is not None else None,
+    )

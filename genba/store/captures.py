@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -11,9 +12,12 @@ import pyarrow.parquet as pq
 
 from genba.core.ids import new_id
 from genba.core.protocols import Array
+from genba.core.values import Event
 from genba.store.home import Store
 from genba.store.ledger import Record
 
+_CREATED: Final = ("capture.created",)
+_NEIGHBOURS: Final = 64  # events on either side of the expected place
 OK: Final = "ok"
 ERROR: Final = "error"  # the model raised; there are no outputs
 NOT_A_NUMBER: Final = "nan"  # an output was not finite
@@ -140,17 +144,32 @@ def _column(tensor: Array) -> pa.Array:
     return pa.ListArray.from_arrays(np.arange(len(tensor) + 1, dtype=np.int32) * width, values)
 
 
-def read_capture(store: Store, record: Record) -> pa.Table:
+def read_capture(store: Store, record: Record, *, images: bool = True) -> pa.Table:
     """Return the rows of a capture record.
+
+    Args:
+        store: Where it is.
+        record: Of the capture.
+        images: Whether columns of bytes, which may be large, are read too.
 
     Raises:
         Problem: G302 when the blob is missing or was altered.
     """
-    return pq.read_table(pa.BufferReader(store.blobs.read(record.body["blob"])))
+    file = pq.ParquetFile(pa.BufferReader(store.blobs.read(record.body["blob"])))
+    if images:
+        return file.read()
+    return file.read(columns=[c.name for c in file.schema_arrow if not _is_bytes(c.type)])
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind))
 
 
 def find_prediction(store: Store, id: str) -> tuple[Record, dict[str, Any]] | None:
     """Find a prediction by its id.
+
+    The numbers of a server grow with time, so the place is looked up by halving; only what is not
+    found there is looked for everywhere, newest first.
 
     Args:
         store: Where to look.
@@ -160,21 +179,62 @@ def find_prediction(store: Store, id: str) -> tuple[Record, dict[str, Any]] | No
         The capture record and the row, the one that was answered rather than a shadow's; None for
         an id that is unknown or not written yet.
     """
-    server, _, number = id.rpartition("-")
-    if not number.isascii() or not number.isdigit():
+    server, _, text = id.rpartition("-")
+    if not text.isascii() or not text.isdigit():
         return None
+    number = int(text)
     found: tuple[Record, dict[str, Any]] | None = None
-    for record in _covering(store, server, int(number)):
+    seen: set[str] = set()
+    for record in chain(_near(store, server, number), _everywhere(store)):
+        if record.id in seen or not _covers(record, server, number):
+            continue
+        seen.add(record.id)
         table = read_capture(store, record)
-        for row in table.filter(pc.equal(table["n"], int(number))).to_pylist():
+        for row in table.filter(pc.equal(table["n"], number)).to_pylist():
             if row["role"] != "shadow":
                 return record, row
             found = record, row
     return found
 
 
-def _covering(store: Store, server: str, number: int) -> Iterator[Record]:
-    for record in store.ledger.find("capture"):
-        body = record.body
-        if body["server"] == server and body["rows"] and body["first"] <= number <= body["last"]:
-            yield record
+def _covers(record: Record, server: str, number: int) -> bool:
+    body = record.body
+    return bool(
+        body["server"] == server and body["rows"] and body["first"] <= number <= body["last"]
+    )
+
+
+def _near(store: Store, server: str, number: int) -> Iterator[Record]:
+    """Yield the captures around the place where a number should be.
+
+    Ids of servers sort by time too. Where several lines or servers write at once the order is only
+    nearly right, hence the neighbourhood.
+    """
+    low, high = 0, store.ledger.head()[0]
+    while high - low > _NEIGHBOURS:
+        middle = (low + high) // 2
+        events = store.ledger.events(after=middle, kinds=_CREATED, limit=1)
+        if events and _is_before(events[0], server, number):
+            low = events[0].seq
+        else:
+            high = middle
+    for event in store.ledger.events(
+        after=max(0, low - _NEIGHBOURS), kinds=_CREATED, limit=3 * _NEIGHBOURS
+    ):
+        yield Record(
+            id=event.subject,
+            kind="capture",
+            line=event.line,
+            body=event.body,
+            seq=event.seq,
+            time_ms=event.time_ms,
+        )
+
+
+def _is_before(event: Event, server: str, number: int) -> bool:
+    last = event.body["last"]
+    return bool((event.body["server"], -1 if last is None else last) < (server, number))
+
+
+def _everywhere(store: Store) -> Iterator[Record]:
+    yield from store.ledger.find("capture")

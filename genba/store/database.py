@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, extract, func, ma
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
 from genba.core.problem import Problem
-from genba.store import io, postgresql, sqlite, tables
+from genba.store import io, migrate, postgresql, sqlite, tables
 
 _LOCK_HEAD = select(tables.head.c.seq, tables.head.c.digest).with_for_update()
 
@@ -56,7 +56,7 @@ class Database:
         self._process = os.getpid()
 
     def prepare(self, *, create: bool = True) -> None:
-        """Create the tables if there are none.
+        """Create the tables if there are none, and what an earlier Genba did not know of.
 
         Raises:
             Problem: G301 when there are none and `create` is false, or when they were made by a
@@ -70,6 +70,17 @@ class Database:
             raise self._not_a_ledger("There are no Genba tables in it.")
         if found > tables.FORMAT:
             raise self._not_a_ledger(f"Its format is {found}; this Genba knows {tables.FORMAT}.")
+        self._complete()
+
+    def _complete(self) -> None:
+        """Add the columns that came after the store was made."""
+        with self.read() as connection:
+            complete = not migrate.missing(connection)
+        if complete:
+            return
+        with self.transaction() as connection:
+            self.lock(connection)  # of several processes that open it at once, one adds them
+            migrate.add_columns(connection)
 
     def _format(self) -> int | None:
         if self.is_local and not Path(self.where).exists():

@@ -33,6 +33,17 @@ class FeedbackRow:
     received_ms: int
     status: Status
     batch: str
+    mask: str | None = None  # blob: grey PNG, not zero where something was marked
+
+
+def rows_digest(rows: Sequence[FeedbackRow]) -> str:
+    """Return what the event of a batch says about its rows.
+
+    A field that came later counts only where it is set, so that rows stored before it existed keep
+    their digest.
+    """
+    plain = [asdict(row) for row in rows]
+    return digest_json([{k: v for k, v in p.items() if k != "mask" or v} for p in plain])
 
 
 class FeedbackTable:
@@ -61,7 +72,7 @@ class FeedbackTable:
         key is known adds nothing and returns the first event.
         """
         plain = [asdict(row) for row in rows]
-        body = {**batch_event.body, "rows_digest": digest_json(plain)}
+        body = {**batch_event.body, "rows_digest": rows_digest(rows)}
         draft = Draft(
             kind=batch_event.kind,
             body=body,

@@ -13,7 +13,9 @@ from sqlalchemy import (
     Text,
 )
 
-FORMAT: Final = 1  # raised when a table changes
+#: Raised when an older Genba could not go on with the tables. A column that may be null and that
+#: nobody has to know is added at the next opening instead; see `migrate.py`.
+FORMAT: Final = 1
 GENESIS: Final = "0" * 64  # what the first event of the chain follows
 
 metadata: Final = MetaData()
@@ -103,6 +105,7 @@ feedback: Final = Table(
     Column("received_ms", BigInteger, nullable=False),
     Column("status", String(16), nullable=False),
     Column("batch", String(128), nullable=False),
+    Column("mask", String(64), nullable=True),  # blob: grey PNG of what was marked in an image
     Index("feedback_by_prediction", "prediction"),
     Index("feedback_by_entity", "line", "entity", "time_ms"),
     Index("feedback_by_status", "line", "status", "received_ms"),

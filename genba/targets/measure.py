@@ -16,8 +16,13 @@ from genba.targets.probe import load_average
 # 1 - 2 * 0.5**6), with no assumption about how noisy the machine is.
 REPEATS: Final = 6
 BATCH_ROWS: Final = 64
+_FEWEST_ROWS: Final = 4
+_BATCH_S: Final = 0.1  # a batch that takes longer is made smaller: images come by the few
 _WARM_UP_CALLS: Final = 30
+_WARM_UP_S: Final = 0.25
+_FEWEST_WARM_UP_CALLS: Final = 3
 _CALLS: Final = (10, 4000)  # fewest and most in one repeat
+_BATCH_CALLS: Final = 2  # fewest of batches, each of which is many predictions already
 _NS_PER_MS: Final = 1e6
 _ROWS_IN_TURN: Final = 256  # different rows, so that no answer comes out of a cache
 
@@ -32,7 +37,8 @@ def timings(engine: Engine, tensors: Tensors, *, seconds: float = 0.3) -> dict[s
 
     Returns:
         `latency_ms_p50`, `latency_ms_p99`, `cpu_ms` per prediction, `rows_per_s` in batches of 64
-        and `load`, the number of processes that wanted a core meanwhile.
+        (smaller ones where that takes more than a tenth of a second) and `load`, the number of
+        processes that wanted a core meanwhile.
     """
     singles = [_rows(tensors, i, i + 1) for i in range(min(_ROWS_IN_TURN, _count(tensors)))]
     calls = _calls(engine, singles, seconds / REPEATS)
@@ -50,24 +56,42 @@ def timings(engine: Engine, tensors: Tensors, *, seconds: float = 0.3) -> dict[s
 
 
 def throughput(engine: Engine, tensors: Tensors, *, seconds: float = 0.1) -> Measure:
-    """Measure rows per second in batches of 64, one caller."""
-    at = np.arange(BATCH_ROWS) % _count(tensors)
-    batch = {name: np.ascontiguousarray(tensor[at]) for name, tensor in tensors.items()}
-    calls = _calls(engine, [batch], seconds / REPEATS)
+    """Measure rows per second in batches of 64, one caller; in smaller ones where rows are slow."""
+    rows = _batch_rows(engine, tensors)
+    batch = _batch(tensors, rows)
+    calls = _calls(engine, [batch], seconds / REPEATS, fewest=_BATCH_CALLS)
     rates = []
     for _ in range(REPEATS):
         waits, _cpu = _repeat(engine, [batch], calls)
-        rates.append(BATCH_ROWS * 1e9 / float(np.mean(waits)))
+        rates.append(rows * 1e9 / float(np.mean(waits)))
     return _median(rates, "rows/s", calls * REPEATS)
 
 
-def _calls(engine: Engine, batches: Sequence[Tensors], seconds: float) -> int:
+def _batch_rows(engine: Engine, tensors: Tensors) -> int:
+    one = _batch(tensors, 1)
+    engine.run(one)
+    started = time.perf_counter()
+    engine.run(one)
+    spent = time.perf_counter() - started
+    return int(min(max(_BATCH_S / max(spent, 1e-9), _FEWEST_ROWS), BATCH_ROWS))
+
+
+def _batch(tensors: Tensors, rows: int) -> dict[str, Array]:
+    at = np.arange(rows) % _count(tensors)
+    return {name: np.ascontiguousarray(tensor[at]) for name, tensor in tensors.items()}
+
+
+def _calls(
+    engine: Engine, batches: Sequence[Tensors], seconds: float, *, fewest: int = _CALLS[0]
+) -> int:
     """Warm up, and return how many calls fill the time."""
     started = time.perf_counter()
-    for i in range(_WARM_UP_CALLS):
-        engine.run(batches[i % len(batches)])
-    one = (time.perf_counter() - started) / _WARM_UP_CALLS
-    return int(min(max(seconds / max(one, 1e-7), _CALLS[0]), _CALLS[1]))
+    spent, done = 0.0, 0
+    while done < _FEWEST_WARM_UP_CALLS or (done < _WARM_UP_CALLS and spent < _WARM_UP_S):
+        engine.run(batches[done % len(batches)])
+        done += 1
+        spent = time.perf_counter() - started
+    return int(min(max(seconds * done / max(spent, 1e-7), fewest), _CALLS[1]))
 
 
 def _repeat(engine: Engine, batches: Sequence[Tensors], calls: int) -> tuple[Array, float]:

@@ -1,4 +1,4 @@
-"""A small generated graph with the shape of a sensor package, and the same in numpy."""
+"""Small generated graphs with the shapes of packages, and the first of them in numpy."""
 
 from typing import Final
 
@@ -80,6 +80,105 @@ def small_batch(rows: int, seed: int = 1) -> dict[str, Array]:
     window[chance.random(window.shape) < 0.1] = np.nan
     entity = chance.integers(-1, ENTITIES, size=rows, dtype=np.int64)
     return {"window": window, "entity": entity}
+
+
+def image_graph(size: int) -> bytes:
+    """Return a graph that looks at images: `image` and `bar` in, seven outputs.
+
+    The score is the brightness, from 0 to 1, divided by `bar`; `map` and `mask` are the same for
+    each pixel; the class is the strongest of red, green and blue, -1 for grey. It has learnt
+    nothing.
+
+    Args:
+        size: Width and height of the images.
+    """
+    arrays = {
+        "white": np.array(255, dtype=np.float32),
+        "limit": np.array(1, dtype=np.float32),
+        "none": np.array(-1, dtype=np.int64),
+        "almost": np.array(0.34, dtype=np.float32),
+        "little": np.array(1e-6, dtype=np.float32),
+        "colours": np.array([3], dtype=np.int64),
+        "plane": np.array([1, 2], dtype=np.int64),
+        "last": np.array([1], dtype=np.int64),
+        "wide": np.array([-1, 1, 1], dtype=np.int64),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["image"], ["numbers"], to=TensorProto.FLOAT),
+        node("Div", ["numbers", "white"], ["bright"]),
+        node("ReduceMean", ["bright", "colours"], ["grey"], keepdims=0),
+        node("Reshape", ["bar", "wide"], ["bar_of_map"]),
+        node("Div", ["grey", "bar_of_map"], ["map"]),
+        node("Greater", ["map", "limit"], ["mask"]),
+        node("ReduceMean", ["grey", "plane"], ["brightness"], keepdims=0),
+        node("Div", ["brightness", "bar"], ["score"]),
+        node("Greater", ["score", "limit"], ["alarm"]),
+        node("ReduceMean", ["bright", "plane"], ["look"], keepdims=0),
+        node("Add", ["look", "little"], ["positive"]),
+        node("ReduceSum", ["positive", "last"], ["total"], keepdims=1),
+        node("Div", ["positive", "total"], ["probability"]),
+        node("ArgMax", ["probability"], ["strongest"], axis=1, keepdims=0),
+        node("ReduceMax", ["probability", "last"], ["sure"], keepdims=0),
+        node("Greater", ["sure", "almost"], ["coloured"]),
+        node("Where", ["coloured", "strongest", "none"], ["class"]),
+    ]
+    number, rows = TensorProto.FLOAT, "N"
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "generated",
+        [
+            value("image", TensorProto.UINT8, [rows, size, size, 3]),
+            value("bar", number, [rows]),
+        ],
+        [
+            value("score", number, [rows]),
+            value("alarm", TensorProto.BOOL, [rows]),
+            value("class", TensorProto.INT64, [rows]),
+            value("probability", number, [rows, 3]),
+            value("look", number, [rows, 3]),
+            value("map", number, [rows, size, size]),
+            value("mask", TensorProto.BOOL, [rows, size, size]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    return _serialised(graph)
+
+
+def clock_graph() -> bytes:
+    """Return a graph with inputs `recent`, `time` and an output `expected` of two steps ahead.
+
+    It expects the last value and, in the next step, the hour of the day in UTC.
+    """
+    arrays = {
+        "newest": np.array(-1, dtype=np.int64),
+        "hour": np.array(3_600_000, dtype=np.int64),
+        "day": np.array(24, dtype=np.int64),
+        "column": np.array([-1, 1, 1], dtype=np.int64),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["recent", "newest"], ["value"], axis=1),
+        node("Reshape", ["value", "column"], ["first"]),
+        node("Div", ["time", "hour"], ["hours"]),
+        node("Mod", ["hours", "day"], ["hour_of_day"]),
+        node("Cast", ["hour_of_day"], ["as_number"], to=TensorProto.FLOAT),
+        node("Reshape", ["as_number", "column"], ["second"]),
+        node("Concat", ["first", "second"], ["expected"], axis=1),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "generated",
+        [
+            value("recent", TensorProto.FLOAT, ["N", LAGS, 1]),
+            value("time", TensorProto.INT64, ["N"]),
+        ],
+        [value("expected", TensorProto.FLOAT, ["N", 2, 1])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    return _serialised(graph)
 
 
 def graph_with_outside_data(location: str) -> bytes:

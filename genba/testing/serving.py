@@ -16,6 +16,7 @@ from typing import Any, Final
 import onnx
 from onnx import TensorProto, helper
 
+from genba.catalog import GUESSED_TASKS
 from genba.core.values import (
     EngineChoice,
     Manifest,
@@ -28,7 +29,7 @@ from genba.edge.package import FORMAT, MODEL_FILE, encode_manifest
 from genba.serve.client import Client
 from genba.serve.server import Settings, serve
 from genba.store.home import Store
-from genba.testing.graphs import LAGS, SENSORS, small_graph
+from genba.testing.graphs import LAGS, SENSORS, clock_graph, image_graph, small_graph
 
 ENTITY_NAMES: Final = ("R80711", "R80721")
 ENGINE: Final = EngineChoice(name="onnxruntime", settings={"precision": "float32"})
@@ -43,6 +44,8 @@ SIGNATURE: Final = Signature(
         Tensor(name="expected", datatype="FP32", shape=(-1, 1), role="expected"),
     ),
 )
+CLASSES: Final = ("red", "green", "blue")
+IMAGE_SIZE: Final = 16
 _STOP_S: Final = 30.0
 _PATIENCE_S: Final = 30.0
 
@@ -69,7 +72,7 @@ def small_package(
     manifest = Manifest(
         format=FORMAT,
         line=line,
-        task="sensor.anomaly",
+        task=GUESSED_TASKS["table"],
         model=f"model-{seed}",
         run="run-0",
         dataset="dataset-0",
@@ -84,6 +87,59 @@ def small_package(
     package = store.blobs.put(encoded)
     store.ledger.record("package", package, json.loads(encoded), line=line)
     return package
+
+
+def image_signature(size: int = IMAGE_SIZE, bar: float = 0.5) -> Signature:
+    """Return the signature of `image_graph`."""
+    return Signature(
+        inputs=(
+            Tensor(name="image", datatype="UINT8", shape=(-1, size, size, 3), role="image"),
+            Tensor(name="bar", datatype="FP32", shape=(-1,), role="parameter", default=bar),
+        ),
+        outputs=(
+            Tensor(name="score", datatype="FP32", shape=(-1,), role="score"),
+            Tensor(name="alarm", datatype="BOOL", shape=(-1,), role="alarm"),
+            Tensor(name="class", datatype="INT64", shape=(-1,), role="class"),
+            Tensor(name="probability", datatype="FP32", shape=(-1, 3), role="probability"),
+            Tensor(name="look", datatype="FP32", shape=(-1, 3), role="look"),
+            Tensor(name="map", datatype="FP32", shape=(-1, size, size), role="map"),
+            Tensor(name="mask", datatype="BOOL", shape=(-1, size, size), role="mask"),
+        ),
+    )
+
+
+def image_package(
+    store: Store, line: str, *, size: int = IMAGE_SIZE, bar: float = 0.5, **changes: Any
+) -> str:
+    """Put a package that takes images into a store and return its id.
+
+    Args:
+        store: Where to.
+        line: Name of the line.
+        size: Working size in pixels.
+        bar: Default of its parameter.
+        changes: Fields of the manifest that shall be different.
+    """
+    fields: dict[str, Any] = {
+        "task": GUESSED_TASKS["good parts"],
+        "signature": image_signature(size, bar),
+        "settings": {"size": size},
+        "entities": (),
+        "classes": CLASSES,
+    }
+    return small_package(store, line, graph=image_graph(size), **{**fields, **changes})
+
+
+def clock_package(store: Store, line: str) -> str:
+    """Put a package whose graph asks for the time into a store and return its id."""
+    signature = Signature(
+        inputs=(
+            Tensor(name="recent", datatype="FP32", shape=(-1, LAGS, 1)),
+            Tensor(name="time", datatype="INT64", shape=(-1,), role="time"),
+        ),
+        outputs=(Tensor(name="expected", datatype="FP32", shape=(-1, 2, 1), role="expected"),),
+    )
+    return small_package(store, line, graph=clock_graph(), signature=signature, entities=())
 
 
 def place(store: Store, line: str, action: str, package: str, share: float = 0.0) -> None:

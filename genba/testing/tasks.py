@@ -1,25 +1,22 @@
 """The contract of a task: reproducible, exportable, the same answer one by one and together."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from genba.core.digest import canonical_json
 from genba.core.problem import Problem
-from genba.core.protocols import Array, Engine, Model, Predict, Task, Tensors, View
+from genba.core.protocols import Array, Engine, Predict, Tensors
 from genba.core.resolve import installed, resolve
 from genba.core.values import Tensor
 from genba.edge.predict import difference
 from genba.learn.models import load_model, save_model
-from genba.runs.effort import Effort
-from genba.store.home import Store
 from genba.testing.checks import CheckResult, Checks, require, require_problem, run_checks
-from genba.testing.generated import generated_view
+from genba.testing.service import service_checks
+from genba.testing.subject import Subject, fitted, prepared
 
 _KINDS: Final = {
     "FP32": np.dtype(np.float32),
@@ -32,31 +29,10 @@ _ROWS: Final = 200
 _F32: Final = {"precision": "float32"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Subject:
-    """A task with everything its checks need."""
-
-    task: Task
-    store: Store
-    view: View
-    settings: dict[str, Any]
-    model: Model
-
-
 def check_task(name: str) -> tuple[CheckResult, ...]:
     """Run a task of the catalog through the contract, on a small generated dataset."""
     with prepared(name) as subject:
         return run_checks(task_checks(subject))
-
-
-@contextmanager
-def prepared(name: str) -> Iterator[Subject]:
-    """Make a generated dataset, derive the settings and fit one small model."""
-    task: Task = resolve("task", name)()
-    with generated_view(name) as (store, view):
-        settings = task.derive(view.line, view)
-        model = _fit(task, view, settings)
-        yield Subject(task=task, store=store, view=view, settings=settings, model=model)
 
 
 def task_checks(subject: Subject) -> Checks:
@@ -77,7 +53,8 @@ def task_checks(subject: Subject) -> Checks:
         "nonsense is no label": _label,
         "another seed is allowed to differ, not to fail": _another_seed,
     }
-    return {name: partial(check, subject) for name, check in checks.items()}
+    own = {name: partial(check, subject) for name, check in checks.items()}
+    return {**own, **service_checks(subject)}
 
 
 def _settings(subject: Subject) -> None:
@@ -88,7 +65,7 @@ def _settings(subject: Subject) -> None:
 
 
 def _same_seed(subject: Subject) -> None:
-    again = _fit(subject.task, subject.view, subject.settings)
+    again = fitted(subject.task, subject.view, subject.settings)
     require(again.candidate == subject.model.candidate, f"chose {again.candidate} the second time")
     require(again.settings == subject.model.settings, "the settings differ")
     for name, array in subject.model.arrays.items():
@@ -97,7 +74,7 @@ def _same_seed(subject: Subject) -> None:
 
 
 def _another_seed(subject: Subject) -> None:
-    other = _fit(subject.task, subject.view, subject.settings, seed=7)
+    other = fitted(subject.task, subject.view, subject.settings, seed=7)
     subject.task.reference(other)(_batch(subject))
 
 
@@ -202,21 +179,18 @@ def _drift(subject: Subject) -> None:
 
 def _explanation(subject: Subject) -> None:
     one = {name: tensor[:1] for name, tensor in _batch(subject).items()}
-    shares = [
-        a.share for a in subject.task.explain(_reference(subject), one, subject.model.settings)
-    ]
+    found = subject.task.explain(_reference(subject), one, subject.model.settings)
+    shares = [a.share for a in found.attributions]
     require(shares == sorted(shares, reverse=True), "the largest share is not first")
     total = sum(shares)
     require(abs(total - 1) < 1e-6, f"the shares add up to {total:.6f}, not 1")
+    if found.heat is not None:
+        require(np.asarray(found.heat).ndim == 2, "the heat map is not [height, width]")
 
 
 def _label(subject: Subject) -> None:
     when = "for a correction that means nothing"
     require_problem(lambda: subject.task.label("?!"), ("G801",), when)
-
-
-def _fit(task: Task, view: View, settings: dict[str, Any], seed: int = 0) -> Model:
-    return task.fit(view, settings, Effort.simple(seed=seed, minutes=1, trials=2))
 
 
 def _reference(subject: Subject) -> Predict:

@@ -10,8 +10,9 @@ from genba.testing.checks import CheckFailed
 from genba.testing.engines import engine_checks
 from genba.testing.kit import WRAPPED
 from genba.testing.sources import check_source, source_checks
+from genba.testing.subject import Subject, prepared
 from genba.testing.targets import target_checks
-from genba.testing.tasks import Subject, prepared, task_checks
+from genba.testing.tasks import task_checks
 
 ENGINES = [
     pytest.param(check, id=f"{name}: {title}")
@@ -85,6 +86,16 @@ TASK_TITLES = [
     "an explanation adds up",
     "nonsense is no label",
     "another seed is allowed to differ, not to fail",
+    "an unknown option is refused",
+    "served rows are found again",
+    "every word of its own is a label",
+    "a lesson changes its row and no other",
+    "a label judges an answer",
+    "uncertainty is a share",
+    "samples that are alike lie together",
+    "parameters have defaults that change nothing",
+    "hindsight is measured",
+    "a changed world is noticed",
 ]
 
 

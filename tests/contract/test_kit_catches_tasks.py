@@ -10,7 +10,8 @@ import pytest
 from genba.core.values import Measure
 from genba.tasks.sensor.anomaly import SensorAnomaly
 from genba.testing.checks import CheckFailed
-from genba.testing.tasks import Subject, prepared, task_checks
+from genba.testing.subject import Subject, prepared
+from genba.testing.tasks import task_checks
 
 
 class Task(SensorAnomaly):
@@ -111,9 +112,23 @@ def _drifting() -> Callable[[Any], Any]:
         (
             "an explanation adds up",
             "explain",
-            lambda a: tuple(dataclasses.replace(x, share=x.share / 2) for x in a),
+            lambda e: dataclasses.replace(
+                e,
+                attributions=tuple(
+                    dataclasses.replace(a, share=a.share / 2) for a in e.attributions
+                ),
+            ),
         ),
-        ("an explanation adds up", "explain", lambda a: a[::-1]),
+        (
+            "an explanation adds up",
+            "explain",
+            lambda e: dataclasses.replace(e, attributions=e.attributions[::-1]),
+        ),
+        (
+            "an explanation adds up",
+            "explain",
+            lambda e: dataclasses.replace(e, heat=np.zeros(3)),
+        ),
     ],
     ids=[
         "settings count calls",
@@ -132,6 +147,7 @@ def _drifting() -> Callable[[Any], Any]:
         "no drift reference",
         "shares missing",
         "smallest share first",
+        "a heat map that is a line",
     ],
 )
 def test_a_broken_task_fails(
@@ -142,6 +158,6 @@ def test_a_broken_task_fails(
 
 
 def test_a_task_that_takes_any_word_for_a_label_fails(good: Subject) -> None:
-    subject = dataclasses.replace(good, task=Task("label", lambda _word: 1.0))
+    subject = dataclasses.replace(good, task=Task("label", lambda _word, _classes=(): 1.0))
     with pytest.raises(CheckFailed, match="was accepted"):
         task_checks(subject)["nonsense is no label"]()

@@ -1,5 +1,6 @@
 """A store with captured predictions, for the tests of feedback."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import numpy as np
 from genba.core.codec import encode
 from genba.core.line import Data, Line
 from genba.core.problem import Problem
+from genba.core.task import Task
 from genba.data.feedback import FeedbackReport, effective_labels, receive
+from genba.data.feedback.labels import Meaning
 from genba.store.captures import CapturedRows, CaptureWriter, Interval
 from genba.store.home import Store
 
@@ -21,6 +24,13 @@ def label(word: str) -> float:
     if word in known:
         return known[word]
     raise Problem("G801", f"{word!r} says neither anomaly nor normal.", tries=["normal"])
+
+
+def judge(outputs: Mapping[str, Any], said: float, settings: Mapping[str, Any]) -> str:
+    return Task.outcome(None, outputs, said, settings)  # type: ignore[arg-type]  # it needs no self
+
+
+MEANING = Meaning(label=label, judge=judge, marks=False)
 
 
 def capture(
@@ -65,7 +75,7 @@ def capture(
 
 
 def say(store: Store, *rows: dict[str, Any], now_ms: int = NOW) -> FeedbackReport:
-    return receive(store, "farm", rows, source="api", label=label, now_ms=now_ms)
+    return receive(store, "farm", rows, source="api", meaning=MEANING, now_ms=now_ms)
 
 
 def about(n: int, value: str = "normal", author: str = "ada", **more: Any) -> dict[str, Any]:
@@ -85,12 +95,32 @@ def last_event(store: Store) -> dict[str, Any]:
 
 def usable(store: Store) -> dict[tuple[str | None, int | None], float]:
     rows = effective_labels(store, "farm", label=label)
-    return {(r["entity"], r["time_ms"]): r["value"] for r in rows}
+    return {(r.entity, r.time_ms): r.label for r in rows}
 
 
 def prepare(store: Store) -> None:
     """A line and a package that states its sampling step."""
     line = Line(name="farm", task="sensor.anomaly", data=Data(source="files:x.csv"))
     store.ledger.record("line", "l1", encode(line), line="farm")
-    settings = {"step_ms": STEP_MS, "sensors": ["wind", "power"]}
-    store.ledger.record("package", "p", {"line": "farm", "settings": settings}, line="farm")
+    store.ledger.record("package", "p", manifest(), line="farm")
+
+
+def manifest(**settings: Any) -> dict[str, Any]:
+    """What the queue and the intake read of a package."""
+    inputs = [
+        {"name": "window", "datatype": "FP32", "shape": [-1, 2, 2], "role": "feature"},
+        {"name": "entity", "datatype": "INT64", "shape": [-1], "role": "entity"},
+    ]
+    outputs = [
+        {"name": "score", "datatype": "FP32", "shape": [-1], "role": "score"},
+        {"name": "alarm", "datatype": "BOOL", "shape": [-1], "role": "alarm"},
+    ]
+    known = {
+        "step_ms": STEP_MS,
+        "sensors": ["wind", "power"],
+        "low": [None, None],
+        "high": [None, None],
+        **settings,
+    }
+    signature = {"inputs": inputs, "outputs": outputs}
+    return {"line": "farm", "settings": known, "signature": signature}

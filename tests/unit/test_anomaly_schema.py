@@ -1,6 +1,7 @@
 """Samples, derived settings, labels, simulated faults, parity and explanations."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ def test_what_the_line_leaves_open_is_derived() -> None:
     found = settings_of()
     assert found["mode"] == "regression"
     assert (found["lags"], found["step_ms"], found["merge"]) == (3, STEP, 6 * STEP)
+    assert found["context"] == 2
     assert (found["low"], found["high"]) == ([0, None], [9, None])
     assert found["alarm_budget"]["value"] == 0.5
     assert found["candidates"] == ["ridge", "boosting"]
@@ -200,9 +202,65 @@ def test_an_explanation_names_the_sensor_that_did_it() -> None:
         return {"score": score, "alarm": score > 1, "expected": 2 * now[:, :1]}
 
     window = np.array([[[1.0, 9.0]]], dtype=np.float32)
-    found = SensorAnomaly().explain(predict, {"window": window, "entity": np.zeros(1)}, settings)
+    found = explained(predict, window, settings)
     assert [(a.name, a.share) for a in found] == [("b", 1.0), ("a", 0.0)]
     assert (found[0].value, found[0].usual) == (9.0, 2.0)
     fine = np.array([[[1.0, 2.0]]], dtype=np.float32)
-    found = SensorAnomaly().explain(predict, {"window": fine, "entity": np.zeros(1)}, settings)
-    assert [a.share for a in found] == [0.5, 0.5]
+    assert [a.share for a in explained(predict, fine, settings)] == [0.5, 0.5]
+
+
+def explained(predict: Any, window: Any, settings: Any) -> Any:
+    tensors = {"window": window, "entity": np.zeros(1, dtype=np.int64)}
+    return SensorAnomaly().explain(predict, tensors, settings).attributions
+
+
+def test_an_explanation_names_the_lag_that_did_it() -> None:
+    settings = {"sensors": ["a", "b"], "outputs": ["b"], "usual": {"a": 0.0, "b": 0.0}}
+
+    def predict(tensors: Any) -> Any:
+        window = np.nan_to_num(tensors["window"])
+        score = np.abs(3 * window[:, 0, 0] + window[:, 2, 0])
+        return {"score": score, "alarm": score > 1, "expected": np.zeros((len(window), 1))}
+
+    window = np.array([[[5.0, 0.0], [7.0, 0.0], [5.0, 0.0]]], dtype=np.float32)
+    found = [(a.name, round(a.share, 6), a.value) for a in explained(predict, window, settings)]
+    assert found == [("a, 2 steps before", 0.75, 5.0), ("a", 0.25, 5.0), ("b", 0.0, 0.0)]
+    window[0, 0, 0] = np.nan  # what was never read drove nothing
+    assert [a.name for a in explained(predict, window, settings)] == ["a", "b"]
+
+
+def test_served_rows_are_found_again() -> None:
+    settings = settings_of()
+    time = np.delete(np.arange(8), 4) * STEP
+    known = {**columns(time), "a": np.arange(7.0), "b": np.arange(7.0) * 2}
+    found = SensorAnomaly().rows(schema.samples(known, settings).tensors, settings)
+    own = found.steps_back == 0
+    assert found.of[own].tolist() == list(range(7))
+    np.testing.assert_array_equal(found.columns["a"][own], known["a"])
+    moment = time[found.of] - found.steps_back * STEP
+    assert set(moment.tolist()) == set(time.tolist())  # the gap is no row
+    for at in time:
+        assert len(set(found.columns["b"][moment == at])) == 1
+    nothing = {"window": np.full((1, 3, 2), np.nan, dtype=np.float32)}
+    assert SensorAnomaly().rows(nothing, settings).steps_back.tolist() == [0]
+
+
+def test_alike_samples_lie_together_and_missing_is_usual() -> None:
+    settings = {**settings_of(), "usual": {"a": 5.0, "b": 10.0}, "spread": {"a": 2.0, "b": 10.0}}
+    now = np.array([[5.0, 10.0], [7.0, 20.0], [np.nan, 10.0], [-5.0, 1e30]], dtype=np.float32)
+    task, outputs = SensorAnomaly(), {"score": np.array([0.0, 1.0, np.nan, -1.0])}
+    found = task.embed({"window": now[:, None]}, outputs, settings)
+    assert found.tolist() == [[0, 0, 0], [1, 1, np.log(2)], [0, 0, 0], [0, 0, 0]]
+    plain = {n: v for n, v in settings.items() if n not in ("usual", "spread")}
+    old = task.embed({"window": now[:, None]}, {}, plain)  # from before the spread was kept
+    assert old[:2].tolist() == [[5, 10], [7, 20]]
+
+
+def test_the_example_says_that_it_is_generated(tmp_path: Path) -> None:
+    line = SensorAnomaly.example(tmp_path)
+    assert line.name.startswith("generated")
+    assert Path(line.data.source.removeprefix("files:")).stat().st_size > 10_000
+    window = np.ones((2, 3, 4), dtype=np.float32)
+    changed = SensorAnomaly.disturbed({"window": window, "entity": np.zeros(2)})["window"]
+    assert (changed != window).sum() == 6
+    assert (window == 1).all()

@@ -9,7 +9,7 @@ import pytest
 
 from genba.core.line import Check, Data, Limit, Line, Train
 from genba.core.problem import Problem
-from genba.core.protocols import Model, Scores
+from genba.core.task import Model, Scores
 from genba.learn.rows import RowsView
 from genba.runs.effort import Effort
 from genba.tasks.sensor.anomaly import SensorAnomaly, baselines, drift, schema
@@ -273,7 +273,7 @@ def test_sensors_explain_each_other(candidate: str, has_clock: bool, labels: boo
             "entity": np.zeros(1, dtype=np.int64),
         },
         model.settings,
-    )
+    ).attributions
     assert sum(a.share for a in shares) == pytest.approx(1.0)
 
 

@@ -245,7 +245,7 @@ def test_check_shows_what_is_stated_and_what_is_derived(
     assert run("check", str(file), "--set", "data.label=bad", "--set", "train.seed=4") == 0
     shown = capsys.readouterr().out
     assert "r2 at least 0.9" in shown
-    assert "derived from the data" in shown
+    assert "what is not said here" in shown
     assert f"genba run {file}" in shown
     assert run("check", str(file), "--set", "data.label=bad", "--json") == 0
     assert document(capsys)["line"]["data"]["label"] == "bad"

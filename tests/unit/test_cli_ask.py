@@ -284,6 +284,7 @@ def test_feedback_is_joined_and_shown_in_the_trace(
     code, report = ask(*said)
     assert (code, report["accepted"], report["rows"]) == (0, 1, 1)
     assert ask(*said)[1]["duplicate"] == 1
+    assert ask("feedback", "pump", prediction, "anomaly", "--author", "ann")[1]["duplicate"] == 1
     assert "anomaly by ann: accepted" in show("trace", prediction)
     assert ask("status")[1]["lines"][0]["feedback"]["accepted"] == 1
 
@@ -321,7 +322,21 @@ def test_label_shows_what_teaches_most(
     assert code == 0
     assert answer["queue"]
     assert answer["queue"][0]["prediction"] in factory.predictions
-    assert answer["queue"][0]["prediction"] in show("label", "pump")
+    shown = show("label", "pump")
+    assert answer["queue"][0]["prediction"] in shown
+    assert answer["next"][0].endswith(f"{answer['queue'][0]['prediction']} anomaly")
+    assert "score 0.90" in shown
+
+
+def test_marks_of_a_line_without_images_are_explained(
+    factory: Factory, tmp_path: Path, show: Callable[..., str]
+) -> None:
+    (tmp_path / "mask.png").write_bytes(b"")
+    for mark in (["--region", "0,0,1,1"], ["--mask", str(tmp_path / "mask.png")]):
+        text = show("feedback", "pump", "last", "anomaly", *mark)
+        assert "0 of 1 rows of feedback kept" in text
+    assert "G830" in text
+    assert "G833" in show("feedback", "pump", "last", "anomaly", "--region", "0,0,1,1")
 
 
 def test_approve_and_refuse(factory: Factory, ask: Ask, show: Callable[..., str]) -> None:

@@ -51,6 +51,24 @@ def test_numbers_are_times_only_if_they_are_of_our_time() -> None:
     assert guess(frame(t=[1_760_000_000 + 60 * i for i in range(len(DAYS))])).time == "t"
 
 
+def test_a_count_that_begins_anew_with_every_unit_is_a_life() -> None:
+    lives = pl.DataFrame(
+        {
+            "column_1": [u for u in range(1, 6) for _ in range(20 + u)],
+            "column_2": [c for u in range(1, 6) for c in range(1, 21 + u)],
+            "column_3": [0.1 * (i % 7) for i in range(115)],
+        }
+    )
+    found = guess(lives)
+    assert (found.kind, found.entity, found.time) == ("run to failure", "column_1", "column_2")
+    assert found.inputs == ("column_3",)
+    twice = guess(pl.concat([lives, lives]))  # two files that number their units alike
+    assert (twice.kind, twice.entity) == ("table", None)
+    assert "column_1 names 5 units, but 10 lives begin" in twice.reasons["data.entity"]
+    assert guess(lives.sample(fraction=1.0, shuffle=True, seed=0)).kind == "table"
+    assert guess(lives.filter(pl.col("column_1") < 3)).kind == "table"
+
+
 def test_few_repeated_words_are_the_machine() -> None:
     names = ["A", "B", "C"] * (len(DAYS) // 3)
     found = guess(frame(note=["x"] * len(DAYS), pump=names))

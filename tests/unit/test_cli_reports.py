@@ -149,7 +149,7 @@ def test_a_full_report_has_every_part_in_order() -> None:
         "s0, s1, s2, s3, s4, s5, s6, s7, … (12)",
         "0.25 episodes a day (the gate)",
         "and 2 more",
-        "isolation forest",
+        "isolation",  # its name takes two lines
         "0.97 [0.96 to 0.98]",
         "at least 0.9",
         "1.2 kW better",

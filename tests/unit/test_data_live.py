@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from genba.core.line import Check, Data, Line
+from genba.core.task import Lesson
 from genba.core.values import DatasetVersion
 from genba.data import live, segments
 from genba.data.ingest import ingest
@@ -26,7 +27,23 @@ LAGS = 3
 @pytest.fixture
 def store(home: Path) -> Iterator[Store]:
     with Store.open(home) as opened:
+        record_package(opened)
         yield opened
+
+
+def record_package(store: Store, sensors: Sequence[str] = ("flow", "power")) -> None:
+    shape = [-1, LAGS, len(sensors)]
+    manifest = {
+        "settings": {"step_ms": STEP, "sensors": list(sensors), "lags": LAGS},
+        "signature": {
+            "inputs": [
+                {"name": "window", "datatype": "FP32", "shape": shape, "role": "feature"},
+                {"name": "entity", "datatype": "INT64", "shape": [-1], "role": "entity"},
+            ],
+            "outputs": [{"name": "score", "datatype": "FP32", "shape": [-1], "role": "score"}],
+        },
+    }
+    store.ledger.record("package", "p1", manifest, line="pumps")
 
 
 def line_of(**changes: Any) -> Line:
@@ -70,10 +87,10 @@ def served(
     """Capture one prediction per time; the last row of its window is (flow n, power 10 n)."""
     count = len(times)
     n = np.arange(first, first + count)
-    window = np.zeros((count, LAGS, 2), dtype=np.float32)
+    window = np.full((count, LAGS, 2), np.nan, dtype=np.float32)  # it is told of no row before
     window[:, -1] = np.stack([n, n * 10], axis=1)
     rows = CapturedRows(
-        package="p1",
+        package=more.get("package", "p1"),
         n=n,
         received_ms=np.arange(count) + END * 10,
         role=[role] * count,
@@ -90,6 +107,14 @@ def served(
     return record
 
 
+def lesson(
+    label: float, prediction: str | None, entity: str | None = None, time_ms: int | None = None
+) -> Lesson:
+    return Lesson(
+        value=str(label), label=label, prediction=prediction, entity=entity, time_ms=time_ms
+    )
+
+
 def live_rows(store: Store, version: DatasetVersion) -> pl.DataFrame:
     frames = [
         segments.read(store.blobs, s, list(version.columns))
@@ -103,12 +128,12 @@ def test_captured_rows_continue_a_version(store: Store) -> None:
     line = line_of()
     version = source_version(store, line)
     times = [END + n * STEP for n in range(100)]
-    feedback: list[dict[str, Any]] = [
-        {"prediction": "s1-3", "entity": "a", "time_ms": times[2], "value": 1.0},
-        {"prediction": None, "entity": "a", "time_ms": times[5], "value": 0.0},
-        {"prediction": "elsewhere-1", "entity": "b", "time_ms": times[6], "value": 1.0},
+    lessons = [
+        lesson(1.0, "s1-3", "a", times[2]),
+        lesson(0.0, None, "a", times[5]),
+        lesson(1.0, "elsewhere-1", "b", times[6]),
     ]
-    new = extend(store, line, version, captures=[served(store, times)], feedback=feedback)
+    new = extend(store, line, version, captures=[served(store, times)], lessons=lessons)
     assert new.parent == version.id
     assert new.segments[:-1] == version.segments
     assert (new.rows, new.columns, new.entities) == (1_100, version.columns, ("a", "b"))
@@ -126,7 +151,7 @@ def test_live_rows_are_split_by_time_and_do_not_leak(store: Store) -> None:
     line = line_of(checks={})
     version = source_version(store, line)
     record = served(store, [END + n * STEP for n in range(200)])
-    new = extend(store, line, version, captures=[record], feedback=[])
+    new = extend(store, line, version, captures=[record], lessons=[])
     rows = live_rows(store, new)
     assert rows["split"].to_list() == (
         ["purged"] * 4  # neighbours of rows that the version tests on
@@ -149,7 +174,7 @@ def test_live_rows_are_split_by_time_and_do_not_leak(store: Store) -> None:
         line,
         new,
         captures=[record, served(store, [END + n * STEP for n in range(200, 300)], first=300)],
-        feedback=[],
+        lessons=[],
     )
     assert later.segments[:-1] == new.segments
     assert check_leakage(DatasetView(store, later, line)) == ()
@@ -162,7 +187,7 @@ def test_rows_beside_those_of_the_source_do_not_leak_either(store: Store) -> Non
     version = source_version(store, line)
     late = [END - 50 * STEP + 1, END - 40 * STEP + 1]  # at no moment that the source knows
     record = served(store, [*late, *(END + n * STEP for n in range(200))])
-    new = extend(store, line, version, captures=[record], feedback=[])
+    new = extend(store, line, version, captures=[record], lessons=[])
     rows = live_rows(store, new)
     assert rows["split"][:6].to_list() == ["purged"] * 6
     assert set(rows["split"][6:]) == {"train", "calibrate", "test", "purged"}
@@ -176,7 +201,7 @@ def test_a_live_row_that_teaches_what_the_source_tests_on_is_a_leak(
     version = source_version(store, line)
     monkeypatch.setattr(live, "_end", lambda _: 0)  # forgets to look at the source
     record = served(store, [END - 50 * STEP + 1, *(END + n * STEP for n in range(200))])
-    new = extend(store, line, version, captures=[record], feedback=[])
+    new = extend(store, line, version, captures=[record], lessons=[])
     (leak,) = check_leakage(DatasetView(store, new, line))
     assert leak.kind == "time"
     assert "later part" in leak.reason
@@ -186,9 +211,9 @@ def test_rows_are_numbered_behind_those_that_were_rejected(store: Store) -> None
     line = line_of(checks={"flow": Check(max=11)})
     version = source_version(store, line)
     assert version.rows < 1_000
-    first = extend(store, line, version, captures=[served(store, [END])], feedback=[])
+    first = extend(store, line, version, captures=[served(store, [END])], lessons=[])
     later = served(store, [END + STEP], first=2)
-    second = extend(store, line, first, captures=[later], feedback=[])
+    second = extend(store, line, first, captures=[later], lessons=[])
     assert live_rows(store, second)["row"].to_list() == [1_000, 1_001]
 
 
@@ -196,10 +221,10 @@ def test_what_is_known_already_is_left_out(store: Store) -> None:
     line = line_of()
     version = source_version(store, line)
     inside = served(store, [0, STEP, END])
-    new = extend(store, line, version, captures=[inside], feedback=[])
+    new = extend(store, line, version, captures=[inside], lessons=[])
     assert live_rows(store, new)["time"].to_list() == [END]
-    assert extend(store, line, version, captures=[served(store, [0])], feedback=[]) == version
-    assert extend(store, line, version, captures=[], feedback=[]) == version
+    assert extend(store, line, version, captures=[served(store, [0])], lessons=[]) == version
+    assert extend(store, line, version, captures=[], lessons=[]) == version
 
 
 def test_only_good_answers_become_rows_once(store: Store) -> None:
@@ -207,23 +232,23 @@ def test_only_good_answers_become_rows_once(store: Store) -> None:
     version = source_version(store, line)
     captures = [
         served(store, [END, END + STEP, END + 2 * STEP], status=["ok", "error", "nan"]),
-        served(store, [END], first=50),  # the same moment again
+        served(store, [END], first=50),  # the same moment again: the newest statement counts
         served(store, [END + 5 * STEP], first=60, role="shadow"),
         served(store, [END + 6 * STEP], first=70, role="canary"),
     ]
-    rows = live_rows(store, extend(store, line, version, captures=captures, feedback=[]))
-    assert rows.select("time", "flow").rows() == [(END, 1.0), (END + 6 * STEP, 70.0)]
+    rows = live_rows(store, extend(store, line, version, captures=captures, lessons=[]))
+    assert rows.select("time", "flow").rows() == [(END, 50.0), (END + 6 * STEP, 70.0)]
 
 
 def test_captured_rows_are_checked_and_rejects_are_kept(store: Store) -> None:
     line = line_of()
     version = source_version(store, line)
     record = served(store, [END, END + STEP, END + 2 * STEP], first=99, entity=["a", "a", None])
-    new = extend(store, line, version, captures=[record], feedback=[])
+    new = extend(store, line, version, captures=[record], lessons=[])
     assert live_rows(store, new)["flow"].to_list() == [99.0, 100.0]
     assert new.rejected == {"entity is missing": 1}
     more = served(store, [END + 9 * STEP, END + 10 * STEP], first=100)
-    newer = extend(store, line, version, captures=[more], feedback=[])
+    newer = extend(store, line, version, captures=[more], lessons=[])
     assert newer.rejected == {"flow is above 100": 1}
     assert newer.rejects is not None
     (rejects,) = segments.read_rejects(store.blobs, newer.rejects)
@@ -237,7 +262,7 @@ def test_missing_values_stay_missing(store: Store) -> None:
     version = source_version(store, line)
     window = np.full((1, LAGS, 2), np.nan, dtype=np.float32)
     record = served(store, [END], window=window)
-    rows = live_rows(store, extend(store, line, version, captures=[record], feedback=[]))
+    rows = live_rows(store, extend(store, line, version, captures=[record], lessons=[]))
     assert np.isnan(rows["flow"][0])
     assert rows["flow"].null_count() == 0
 
@@ -246,7 +271,7 @@ def test_a_prediction_without_time_counts_when_it_came(store: Store) -> None:
     line = line_of()
     version = source_version(store, line)
     record = served(store, [None])
-    rows = live_rows(store, extend(store, line, version, captures=[record], feedback=[]))
+    rows = live_rows(store, extend(store, line, version, captures=[record], lessons=[]))
     assert rows["time"].to_list() == [END * 10]
 
 
@@ -255,7 +280,7 @@ def test_columns_that_are_not_served_are_missing(store: Store) -> None:
     line = line_of(checks=checks)
     version = source_version(store, line)
     assert version.columns[-2:] == ("loss", "state")
-    new = extend(store, line, version, captures=[served(store, [END])], feedback=[])
+    new = extend(store, line, version, captures=[served(store, [END])], lessons=[])
     rows = live_rows(store, new)
     assert np.isnan(rows["loss"][0])
     assert rows["state"][0] is None
@@ -266,7 +291,7 @@ def test_a_new_entity_joins_behind_the_known_ones(store: Store) -> None:
     version = source_version(store, line)
     times = [END + n * STEP for n in range(50) for _ in range(2)]
     record = served(store, times, entity=["0-new", "a"] * 50)
-    new = extend(store, line, version, captures=[record], feedback=[])
+    new = extend(store, line, version, captures=[record], lessons=[])
     assert new.entities == ("a", "b", "0-new")
     chunks = list(DatasetView(store, new, line).part("live").chunks("test"))
     assert sorted(int(chunk["entity"][0]) for chunk in chunks) == [0, 2]
@@ -276,8 +301,8 @@ def test_without_a_clock_every_prediction_is_a_row(store: Store) -> None:
     line = line_of(time=None, entity=None)
     version = source_version(store, line)
     captures = [served(store, [None] * 50), served(store, [None] * 50, first=51)]
-    feedback = [{"prediction": "s1-7", "entity": None, "time_ms": None, "value": 1}]
-    new = extend(store, line, version, captures=captures, feedback=feedback)
+    lessons = [lesson(1.0, "s1-7")]
+    new = extend(store, line, version, captures=captures, lessons=lessons)
     rows = live_rows(store, new)
     assert rows.height == 100
     assert rows.filter(pl.col("label") == 1)["flow"].to_list() == [7.0]

@@ -229,6 +229,8 @@ def test_an_unknown_name_is_a_problem() -> None:
 
 def test_every_entry_of_the_table_is_pinned() -> None:
     for entry in packaged().values():
+        if entry.kind != "table":  # test_images_package.py
+            continue
         assert "==" in entry.requirement
         pins = [entry.sha256, entry.member_sha256]
         pins += [entry.joined.member_sha256] if entry.joined else []

@@ -9,9 +9,17 @@ import safetensors.numpy as safetensors
 from genba.core.codec import decode, encode
 from genba.core.line import Limit, Retrain
 from genba.core.problem import Problem
-from genba.core.protocols import Comparison, Samples
 from genba.core.resolve import resolve
-from genba.core.values import EngineChoice, Manifest, Measure, PackageFile, Verdict
+from genba.core.task import Comparison
+from genba.core.values import (
+    EngineChoice,
+    Manifest,
+    Measure,
+    PackageFile,
+    Signature,
+    Tensor,
+    Verdict,
+)
 from genba.data.view import DatasetView
 from genba.learn.models import load_model
 from genba.learn.noise import LabelNoise
@@ -20,7 +28,10 @@ from genba.runs.effort import Effort
 from genba.runs.progress import SilentProgress
 from genba.runs.stage import StageContext
 from genba.stages import evaluate as stage
-from genba.stages.evaluate import FROZEN, NEWEST, evaluate, label_noise, translated, worse
+from genba.stages import rival
+from genba.stages.evaluate import evaluate, worse
+from genba.stages.label_noise import label_noise
+from genba.stages.rival import FROZEN, NEWEST, translated
 from genba.stages.train import train
 from genba.testing.generated import generated_view
 
@@ -228,13 +239,57 @@ def test_noisy_feedback_stops_the_run(made: Made, monkeypatch: pytest.MonkeyPatc
     assert "stop" not in evaluate(made.with_(line=lenient))
 
 
-def test_looks_take_the_newest_row_and_the_score() -> None:
-    task = resolve("task", "sensor.anomaly")()
-    settings = {"lags": 2, "sensors": ["a", "b"], "outputs": ["b"]}
-    window = np.arange(8.0).reshape(2, 2, 2)
-    samples = Samples(
-        tensors={"window": window, "entity": np.zeros(2)},
-        **{n: np.zeros(2) for n in ("entity", "time", "row", "label", "truth")},
-    )
-    found = stage._looks(task.signature(settings), scored, samples)
-    np.testing.assert_allclose(found, [[2, 3, np.log(2)], [6, 7, np.log(2)]])
+def test_labels_that_are_plain_numbers_say_nothing_about_noise() -> None:
+    view, task, settings = live_rows(0.3)
+    columns = {n: c for n, c in view._columns.items() if n != "row"}
+    columns["label"] = columns["label"] * 12.5
+    assert label_noise(task, scored, RowsView(view.line, columns), settings) is None
+
+
+def test_a_rival_answers_with_the_parameters_it_serves_with(made: Made) -> None:
+    store = made.context.store
+    manifest = decode(Manifest, store.ledger.get("package", package(made)))
+    bar = Tensor(name="bar", datatype="FP32", shape=(-1,), role="parameter", default=1.0)
+    inputs = (manifest.signature.inputs[0], bar)
+    manifest = replace(manifest, signature=replace(manifest.signature, inputs=inputs))
+    seen: list[Any] = []
+
+    def predict(tensors: Any) -> Any:
+        seen.append(tensors)
+        return {}
+
+    samples = {"window": np.zeros((2, 3)), "bar": np.ones(2), "new": np.zeros(2)}
+    translated(predict, manifest, ())(samples)
+    translated(predict, manifest, (), {"bar": 2.5})(samples)
+    assert [t["bar"].tolist() for t in seen] == [[1.0, 1.0], [2.5, 2.5]]
+    assert all(set(t) == {"window", "bar"} for t in seen)  # what it does not know, it is not given
+
+
+def test_a_tuned_champion_is_judged_as_it_was_tuned(made: Made) -> None:
+    store, name = made.context.store, package(made, "tuned")
+    body = {"parameter": "bar", "value": 3.0, "reason": "drill", "by": "test", "evidence": {}}
+    store.ledger.append("tune", body, line=made.context.line.name, subject=name)
+    manifest = decode(Manifest, store.ledger.get("package", name))
+    found = rival._rival(store, name, manifest, made.view.entities)
+    samples = made.context.inputs["train"]["settings"]
+    window = np.zeros((1, samples["lags"], len(samples["sensors"])), dtype=np.float32)
+    try:
+        answer = found.predict({"window": window, "entity": np.zeros(1, dtype=np.int64)})
+    finally:
+        found.engine.close()
+    assert set(answer) == {"score", "alarm", "expected"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"task": "sensor.other"}, "another task"),
+        ({"signature": Signature(inputs=(), outputs=())}, "takes other inputs"),
+        ({"classes": ("good", "scratch")}, "knows classes"),
+    ],
+)
+def test_a_package_of_another_kind_is_no_rival(made: Made, changes: Any, why: str) -> None:
+    name = package(made, f"apart-{why}", **changes)
+    result = evaluate(made.with_(extra={"champion": name}))
+    assert why in result["not_compared"]
+    assert result["comparisons"] == []

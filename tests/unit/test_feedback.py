@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genba.core.problem import Problem
-from genba.data.feedback import effective_labels, queue, read_csv, receive
+from genba.data.feedback import effective_labels, read_file, receive
 from genba.data.feedback.intake import LATE_AFTER_MS
 from genba.data.feedback.labels import majority
 from genba.data.feedback.rows import parse
+from genba.loop.queue import queue
 from genba.store.home import Store
 from tests.unit.feedback_store import (
+    MEANING,
     NOW,
     STEP_MS,
     T0,
@@ -124,6 +127,26 @@ def test_a_tie_is_left_out_and_the_majority_decides(store: Store) -> None:
     assert list(usable(store).values()) == [0.0]
 
 
+def test_numbers_of_different_columns_do_not_contradict_each_other(store: Store) -> None:
+    def number(value: str) -> float:
+        return float(value.rpartition("=")[2])
+
+    capture(store)
+    plain = replace(MEANING, label=number)
+    rows = [about(3, "load = 12.5"), about(3, "heat=3"), about(3, "heat = 4", "bob"), about(3, "7")]
+    report = receive(store, "farm", rows, source="api", meaning=plain, now_ms=NOW)
+    assert outcomes(report) == {"accepted": 3, "contradictory": 1}
+    said = [(one.value, one.label) for one in effective_labels(store, "farm", label=number)]
+    assert said == [("7", 7.0), ("load = 12.5", 12.5)]
+    more = [about(3, "heat = 3.2", "eve"), about(3, "load=13")]
+    assert outcomes(receive(store, "farm", more, source="api", meaning=plain, now_ms=NOW + 1)) == {
+        "accepted": 1,
+        "contradictory": 1,
+    }
+    said = [(one.value, one.label) for one in effective_labels(store, "farm", label=number)]
+    assert said == [("7", 7.0), ("heat = 3.2", 3.2), ("load=13", 13.0)]
+
+
 def test_contradictory_labels_do_not_ring_the_trigger(store: Store) -> None:
     capture(store)
     say(store, about(3, "anomaly"), about(3, "normal", "bob"))
@@ -228,7 +251,7 @@ def test_predictions_without_a_clock_are_joined_by_id(store: Store) -> None:
         "duplicate": 1,
     }
     (row,) = effective_labels(store, "farm", label=label)
-    assert (row["prediction"], row["time_ms"]) == ("s1-3", None)
+    assert (row.prediction, row.time_ms) == ("s1-3", None)
 
 
 def test_a_damaged_capture_hides_only_its_own_predictions(store: Store) -> None:
@@ -239,7 +262,7 @@ def test_a_damaged_capture_hides_only_its_own_predictions(store: Store) -> None:
     path.chmod(0o644)
     path.write_bytes(b"rust")
     assert outcomes(say(store, about(3), about(7))) == {"accepted": 1, "unknown": 1}
-    assert queue(store, "farm", label=label)
+    assert queue(store, "farm")
 
 
 def test_a_line_nobody_knows(store: Store) -> None:
@@ -253,13 +276,13 @@ def test_the_task_of_the_line_says_what_words_mean(store: Store) -> None:
     report = receive(store, "farm", rows, source="cli", now_ms=NOW)
     assert outcomes(report) == {"accepted": 1, "rejected": 1}
     assert report.rejected[0].code == "G801"
-    assert [r["value"] for r in effective_labels(store, "farm")] == [1.0]
+    assert [r.label for r in effective_labels(store, "farm")] == [1.0]
 
 
 def test_large_intakes_go_in_bounded_batches(store: Store) -> None:
     capture(store, rows=1_500)
     report = receive(
-        store, "farm", (about(n) for n in range(1_500)), source="csv", label=label, now_ms=NOW
+        store, "farm", (about(n) for n in range(1_500)), source="csv", meaning=MEANING, now_ms=NOW
     )
     assert (report.accepted, len(report.batches)) == (1_500, 2)
 
@@ -300,7 +323,7 @@ def test_a_csv_file_goes_in(store: Store, tmp_path: Path, separator: str) -> Non
     capture(store)
     lines = ["prediction,value,author", "s1-1,anomaly,ada", "", ",,", "s1-2,maybe,ada"]
     path = write(tmp_path / "f.csv", "\n".join(lines).replace(",", separator), "utf-8-sig")
-    report = receive(store, "farm", read_csv(path), source="csv", label=label, now_ms=NOW)
+    report = receive(store, "farm", read_file(path), source="csv", meaning=MEANING, now_ms=NOW)
     assert outcomes(report) == {"accepted": 1, "rejected": 1}
     assert report.rejected[0].where == f"{path}:5"
 
@@ -320,7 +343,7 @@ def test_a_csv_file_that_is_none_says_where(
 ) -> None:
     path = write(tmp_path / "f.csv", text)
     with pytest.raises(Problem, match=code) as caught:
-        list(read_csv(path))
+        list(read_file(path))
     assert caught.value.where == f"{path}{where}"
 
 
@@ -328,4 +351,4 @@ def test_a_csv_file_in_another_encoding_or_not_there(tmp_path: Path) -> None:
     path = write(tmp_path / "f.csv", "prediction,comment\ns1-1,Kühlung", "latin-1")
     for wrong in (path, tmp_path / "gone.csv", tmp_path):
         with pytest.raises(Problem, match="G805"):
-            list(read_csv(wrong))
+            list(read_file(wrong))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from genba.catalog import KINDS
+from genba.catalog import KINDS, TASKS
 from genba.core.problem import EXIT_CODES
 from genba.ui.cli.app import COMMANDS
 from genba.ui.cli.pages import page, titles
@@ -75,9 +75,8 @@ def texts(node: ast.AST) -> Iterator[str]:
             yield part.value
 
 
-def codes_raised() -> dict[str, str]:
-    """Every code in a string of the package, with a place; docstrings and comments do not count."""
-    found: dict[str, str] = {}
+def strings() -> Iterator[tuple[str, str]]:
+    """Every string of the package with its place; docstrings and comments do not count."""
     for name, tree in trees():
         documented = {
             id(node.body[0].value)
@@ -91,9 +90,16 @@ def codes_raised() -> dict[str, str]:
                 isinstance(node, ast.Constant)
                 and isinstance(node.value, str)
                 and id(node) not in documented
-                and re.fullmatch(r"G\d{3}", node.value)
             ):
-                found.setdefault(node.value, f"{name}:{node.lineno}")
+                yield f"{name}:{node.lineno}", node.value
+
+
+def codes_raised() -> dict[str, str]:
+    """Every code of a Problem that the package mentions, with the first place."""
+    found: dict[str, str] = {}
+    for place, text in strings():
+        if re.fullmatch(r"G\d{3}", text):
+            found.setdefault(text, place)
     return found
 
 
@@ -270,6 +276,23 @@ def test_first_line_of_a_problem_is_a_sentence() -> None:
             if not text.rstrip().endswith((".", "?", "{}")):
                 bad.append(f"{place}  {text}")
     assert not bad
+
+
+def test_only_tasks_know_which_task_they_are() -> None:
+    """Nothing outside `tasks/` can ask for one: its name stands nowhere else but in the catalog."""
+    known = ("genba/tasks/", "genba/catalog.py")
+    bad = [
+        f"{place}  {text}"
+        for place, text in strings()
+        if text in TASKS and not place.startswith(known)
+    ]
+    assert not bad
+
+
+def test_the_rule_about_task_names_sees_what_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '"""sensor.anomaly"""\nif task == "sensor.anomaly":\n    pass\n'
+    monkeypatch.setattr(sys.modules[__name__], "trees", lambda: [("genba/x.py", ast.parse(text))])
+    assert list(strings()) == [("genba/x.py:2", "sensor.anomaly")]
 
 
 def test_the_catalog_names_what_exists() -> None:

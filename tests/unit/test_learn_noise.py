@@ -98,3 +98,33 @@ def test_a_few_labels_say_nothing() -> None:
     assert estimate(features[:0], entity[:0], time[:0], label[:0], merge=1) is None
     one = episodes(1, count=1, length=60)
     assert estimate(*one, merge=6 * MINUTES) is not None  # one episode, no look-alikes elsewhere
+
+
+def images(seed: int, classes: int, count: int = 600) -> tuple[Any, Any, Any, Any]:
+    """Embeddings of images in tight clusters, one for each class; time says nothing."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, count)
+    center = rng.normal(0, 4, (classes, 8))
+    features = center[label] + rng.normal(0, 0.5, (count, 8))
+    return features, np.zeros(count, dtype=np.int64), np.arange(count), label.astype(np.float64)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.3])
+def test_images_of_many_classes_are_judged_by_their_look_alikes(classes: int, rate: float) -> None:
+    features, entity, time, label = images(1, classes)
+    rng = np.random.default_rng(2)
+    other = (label + rng.integers(1, classes, len(label))) % classes
+    said = np.where(rng.random(len(label)) < rate, other, label)
+    noise = worst(features, entity, time, said, merge=None, classes=classes)
+    assert noise is not None
+    assert noise.exceeds(LIMIT) == (rate > 0.2)
+    # Of look-alikes a share may differ truly; the worst of several batches counts.
+    assert max(0.0, rate - 0.12) <= noise.rate.value <= rate + 0.06
+    assert noise.pairs == noise.labels
+
+
+def test_rows_that_follow_each_other_in_time_are_no_pairs_where_there_is_no_order() -> None:
+    features, entity, time, label = images(1, 2, count=9)
+    assert estimate(features, entity, time, label, merge=None) is None  # too few look-alikes
+    assert estimate(features[:0], entity[:0], time[:0], label[:0], merge=None) is None

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genba.core.line import Data, Line
-from genba.core.protocols import Model
+from genba.core.task import Model
 from genba.learn.models import load_model, save_model
 from genba.learn.rows import RowsView
 from genba.learn.search import Space, first_rung, plan, rungs, search

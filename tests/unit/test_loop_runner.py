@@ -11,6 +11,7 @@ import pytest
 from genba.core.codec import encode
 from genba.core.line import Line, Retrain
 from genba.core.problem import Problem
+from genba.core.resolve import resolve
 from genba.loop import training
 from genba.loop.runner import Runner, Tick
 from genba.loop.state import LineState
@@ -269,19 +270,23 @@ def test_the_dataset_starts_from_the_source(store: Store, monkeypatch: pytest.Mo
     parents = {"d4": "d3", "d3": "d2", "d2": "d1", "d1": None}  # the source grew from d1 to d2
     seen: dict[str, Any] = {}
 
-    def extend(_: Store, line: Line, root: Any, *, captures: Any, feedback: Any) -> Any:
-        seen.update(root=root.id, captures=captures, feedback=feedback)
-        return version("d4", root.id)
+    class Rows:
+        @staticmethod
+        def extend(_: Store, line: Line, root: Any, captures: Any, lessons: Any) -> Any:
+            seen.update(line=line.name, root=root.id, captures=captures, lessons=lessons)
+            return version("d4", root.id)
 
+    monkeypatch.setattr(
+        training, "resolve", lambda kind, name: Rows if kind == "modality" else resolve(kind, name)
+    )
     monkeypatch.setattr(training, "load", lambda _, name: version(name, parents[name]))
-    monkeypatch.setattr(training, "extend", extend)
     serve(store, a={"n": 2})
     serve(store, 2, a={"n": 2})
     label(store, 1)
     assert training.extended_dataset(store, LINE, LineState(line="pump", dataset="d4")) == "d4"
     assert seen["root"] == "d2"
     assert [r.body["first"] for r in seen["captures"]] == [0, 2]
-    assert [f["value"] for f in seen["feedback"]] == [0.0]
+    assert [one.label for one in seen["lessons"]] == [0.0]
     state = Runner(store).state("pump")
     assert state.dataset is None
     training.extended_dataset(store, LINE, state)  # the stable package knows its dataset

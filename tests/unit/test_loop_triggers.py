@@ -119,6 +119,43 @@ def test_quality_needs_enough_judged_alarms_and_no_doubt() -> None:
     assert trigger.reason(state(refusals=1, confirmed=5, false_alarms=15), 0.8, 0) is None
 
 
+def test_quality_counts_other_mistakes_too() -> None:
+    trigger = QualityTrigger()
+    assert trigger.reason(state(confirmed=10, wrong=9), 0.9, 0) is None
+    reason = trigger.reason(state(confirmed=30, wrong=30), 0.9, 0)
+    assert reason is not None
+    assert reason.startswith("30 of 60 judged answers were right: share 0.50")
+    assert trigger.reason(state(confirmed=59, wrong=1, missed=500), 0.9, 0) is None
+
+
+def test_what_judged_a_model_is_counted_and_forgotten_with_it() -> None:
+    def event(seq: int, kind: str, **body: Any) -> Event:
+        return Event(
+            seq=seq,
+            time_ms=seq,
+            kind=kind,
+            line="pump",
+            subject="",
+            body=body,
+            previous="",
+            digest="",
+        )
+
+    told = [
+        event(1, "deploy", action="deploy", package="a"),
+        event(2, "feedback.received", labels=9, confirmed=3, false_alarms=2, missed=1, wrong=3),
+        event(3, "feedback.received", labels=1, confirmed=1),  # of an earlier Genba
+    ]
+    judged = advance(LineState(line="pump"), told)
+    assert (judged.evidence.confirmed, judged.evidence.wrong) == (4, 3)
+    assert judged.evidence.plus(judged.evidence).wrong == 6
+    after = advance(judged, [event(4, "deploy", action="deploy", package="b")]).evidence
+    assert (after.labels, after.confirmed, after.false_alarms, after.missed, after.wrong) == (
+        *(10, 0, 0),
+        *(0, 0),
+    )
+
+
 def serving(cpu_seconds: float, n: int, days: float, spent: tuple[float, float]) -> LineState:
     batch = Batch(n=n, cpu_seconds=cpu_seconds)
     return LineState(

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genba.core.codec import encode
 from genba.core.line import Limit, Limits, Line, Target
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
@@ -20,8 +19,6 @@ from genba.runs.effort import Effort
 from genba.runs.progress import SilentProgress
 from genba.runs.stage import StageContext
 from genba.stages import optimize as stage
-from genba.stages.gates import in_words, judge
-from genba.stages.samples import in_chunks, spread
 from genba.store.home import Store
 from genba.targets.local import ThisMachine
 from genba.testing.generated import generated_view
@@ -334,53 +331,37 @@ def test_no_limit_is_suggested_for_what_is_not_a_number() -> None:
     assert stage._rounded_up(float("nan")) == "…"
 
 
-class TestGates:
-    def test_all_passed(self) -> None:
-        verdict = judge({"r2": Limit(min=0.9)}, {"r2": Measure(value=0.9)})
-        assert verdict.passed
-        assert verdict.reasons == ()
-        assert verdict.gates[0].limit == "at least 0.9"
+class TestLargeSamples:
+    """Where each candidate would take long, only the chosen one is held against every sample."""
 
-    def test_no_gates_is_passed(self) -> None:
-        assert judge({}, {}).passed
+    @pytest.fixture
+    def screened(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(stage, "_SCREENED_BYTES", 5_000)
 
-    def test_the_hardest_miss_comes_first_and_the_unknown_before_it(self) -> None:
-        gates = {
-            "fine": Limit(max=1),
-            "near": Limit(min=1.0),
-            "far": Limit(max=1.0),
-            "unknown": Limit(max=1),
-            "broken": Limit(max=1),
-        }
-        measures = {
-            "fine": Measure(value=0.5),
-            "near": Measure(value=0.9),
-            "far": Measure(value=3.0),
-            "broken": Measure(value=float("nan")),
-        }
-        verdict = judge(gates, measures)
-        assert not verdict.passed
-        assert [g.name for g in verdict.gates] == ["unknown", "broken", "far", "near", "fine"]
-        assert len(verdict.reasons) == 4
-        json.dumps(encode(verdict), allow_nan=False)
+    def test_only_the_chosen_one_is_compared_on_everything(
+        self, made: Made, scripted: Any, screened: None
+    ) -> None:
+        scripted.update(one=[numbers(1.0)], two=[numbers(9.0)])
+        result = stage.optimize(made.context(made.line(engines=("one", "two"))))
+        assert result["engine"]["name"] == "one"
+        first, second = result["candidates"]
+        assert first["parity"]["samples"] >= made.view.count("test")
+        assert 0 < second["parity"]["samples"] < 100
+        assert second["parity"]["passed"]
 
-    def test_limits_in_words(self) -> None:
-        assert in_words(Limit(max=0.5)) == "at most 0.5"
-        assert in_words(Limit(min=0.2, max=0.4)) == "between 0.2 and 0.4"
-        assert in_words(Limit()) == "anything"
+    def test_who_fails_on_the_rest_is_refused_after_all(
+        self, made: Made, scripted: Any, screened: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        scripted.update(one=[numbers(1.0)], two=[numbers(9.0)])
+        calls = []
 
+        def later_wrong(self: Any, tensors: Any) -> Any:
+            found = OnnxRuntime.run(self, tensors)
+            calls.append(len(tensors["window"]))
+            return found | {"alarm": ~found["alarm"]} if len(calls) > 2 else found
 
-class TestSamples:
-    def test_a_few_samples_are_spread_over_the_split_and_always_the_same(self, made: Made) -> None:
-        task = resolve("task", "sensor.anomaly")()
-        settings = made.model.settings
-        some = spread(task, made.view, "test", settings, 7)
-        assert {len(t) for t in some.values()} == {7}
-        again = spread(task, made.view, "test", settings, 7)
-        assert np.array_equal(some["window"], again["window"], equal_nan=True)
-        assert len(np.unique(some["entity"])) > 1
-        total = made.view.count("test")
-        everything = spread(task, made.view, "test", settings, total + 100)
-        assert len(everything["entity"]) == total
-        rows = sum(len(s.row) for s in in_chunks(task, made.view, "test", settings))
-        assert rows == total
+        monkeypatch.setattr(One, "run", later_wrong)
+        monkeypatch.setattr(Two, "run", OnnxRuntime.run)
+        result = stage.optimize(made.context(made.line(engines=("one", "two"))))
+        assert result["engine"]["name"] == "two"
+        assert "not close enough" in result["candidates"][0]["refused"][0]

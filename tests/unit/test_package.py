@@ -1,6 +1,6 @@
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,22 @@ import pytest
 
 from genba.core.codec import decode, encode
 from genba.core.digest import digest_json
+from genba.core.line import Data
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
-from genba.core.values import Manifest, Verdict
+from genba.core.task import Model
+from genba.core.values import EngineChoice, Manifest, Signature, Tensor, Verdict
 from genba.data import versions
-from genba.edge.package import load
+from genba.data.view import DatasetView
+from genba.edge.package import CASES_FILE, load
 from genba.edge.predict import Predictor, golden_samples
 from genba.edge.signature import open_package
+from genba.edge.tensors import read_tensors
 from genba.learn.models import save_model
 from genba.runs.effort import Effort
 from genba.runs.progress import SilentProgress
 from genba.runs.stage import StageContext
+from genba.stages.card import model_card
 from genba.stages.package import export_package, package
 from genba.store.home import Store
 from genba.store.lineage import ancestors
@@ -99,7 +104,9 @@ def test_the_package_is_recorded_with_what_it_was_made_from(made: Made) -> None:
     assert manifest.entities == PUMPS
     assert manifest.engine.settings == F32
     assert manifest.settings["drift"]
-    assert sorted(manifest.files) == ["card.json", "model.onnx", "sample.safetensors"]
+    names = ["card.json", "cases.safetensors", "model.onnx", "sample.safetensors"]
+    assert sorted(manifest.files) == names
+    assert manifest.classes == ()
     assert made.result["manifest"] == made.id
     assert made.result["files"]["model.onnx"] == manifest.files["model.onnx"].size
     found = json.dumps(ancestors(made.store.ledger, made.id), default=str)
@@ -128,14 +135,46 @@ def test_it_answers_as_recorded_and_entities_have_names(made: Made) -> None:
 def test_the_card_says_how_each_field_is_known(made: Made) -> None:
     loaded = load(made.store.blobs.read(made.id), made.store.blobs.read)
     card = json.loads(loaded.files["card.json"])
-    fields = [card[n] for n in ("name", "purpose", "measures", "gates", "label_noise")]
+    names = ("name", "purpose", "takes", "answers", "measures", "gates", "label_noise")
+    fields = [card[n] for n in names]
     for group in ("data", "model", "runtime", "limits"):
         fields += card[group].values()
     assert all(set(field) == {"value", "how"} for field in fields)
     assert {field["how"] for field in fields} == {"measured", "declared", "derived"}
     assert card["data"]["rows"]["value"] > 1000
+    wanted = "sensor.anomaly: power from flow, pressure, temperature, power"
+    assert card["purpose"]["value"] == wanted
+    assert [t["role"] for t in card["answers"]["value"]] == ["score", "alarm", "expected"]
+    assert card["answers"]["value"][0]["means"].startswith("how unusual")
     assert card["measures"]["value"]["r2"]["low"] is not None
     assert card["runtime"]["parity"]["value"]["decision_agreement"] == 1.0
+
+
+def test_the_card_of_an_inspection_speaks_of_images(made: Made) -> None:
+    image = Tensor(name="image", datatype="UINT8", shape=(-1, 64, 64, 3), role="image")
+    mask = Tensor(name="mask", datatype="BOOL", shape=(-1, 64, 64), role="mask")
+    signature = Signature(inputs=(image,), outputs=(mask,))
+    line = replace(made.context.line, data=Data(source="files:good"))
+    model = Model(candidate="gaussian", settings={"sensors": []}, arrays={})
+    choice = EngineChoice(name="onnxruntime", settings=F32)
+    card = model_card(replace(made.context, line=line), model, signature, choice)
+    assert card["purpose"]["value"] == "sensor.anomaly: mask from images"
+    assert "images like those of the test set" in card["limits"]["outside"]["value"]
+
+
+def test_known_cases_are_rows_that_the_model_has_learned_from(made: Made) -> None:
+    loaded = load(made.store.blobs.read(made.id), made.store.blobs.read)
+    cases = read_tensors(loaded.files[CASES_FILE])
+    view = DatasetView.open(made.store, loaded.manifest.dataset, made.context.line)
+    learned = np.concatenate([c["row"] for s in ("train", "calibrate") for c in view.chunks(s)])
+    count = len(cases["row"])
+    assert 500 < count <= 2_000
+    assert set(cases["row"].tolist()) <= set(learned.tolist())
+    assert len(np.unique(cases["row"])) == count
+    assert cases["embedding"].shape == (count, 5)
+    assert cases["embedding"].dtype == np.float32
+    assert np.isfinite(cases["embedding"]).all()
+    assert np.isnan(cases["label"]).all()  # nobody labelled anything here
 
 
 def test_the_package_is_signed_by_this_home(made: Made) -> None:

@@ -22,7 +22,10 @@ HEAVY = {"sklearn", "scipy", "onnx", "onnxruntime", "openvino", "skl2onnx", "pol
 
 @pytest.mark.parametrize("task", TASKS)
 def test_what_a_task_uses_is_known_without_importing_it(task: str) -> None:
-    assert set(resolve("task", task).uses) <= set(reuse.task_code(task))
+    known = reuse.task_code(task)
+    assert all(
+        f"{use}.".startswith(tuple(f"{k}." for k in known)) for use in resolve("task", task).uses
+    )
 
 
 class Elsewhere:

@@ -15,7 +15,7 @@ from genba.serve.batch import Part
 from genba.serve.capture import Batch, Recorder, Tally, as_rows
 from genba.serve.limits import Limits
 from genba.serve.metrics import Histogram, Metrics, PackageMetrics
-from genba.serve.oip import Schema
+from genba.serve.schema import Schema
 from genba.store.captures import CaptureWriter, read_capture
 from genba.store.home import Store
 from genba.testing.serving import ENTITY_NAMES, SIGNATURE
@@ -47,6 +47,7 @@ def part(
                 received_ms=1_000,
                 entity_names=names,
                 time=None if names is None else np.arange(size),
+                pictures=(),
             )
         )
         at += size
@@ -216,7 +217,8 @@ def test_rows_that_cannot_be_written_do_not_end_the_capture(
 def test_bytes_are_bounded_too(tmp_path: Path) -> None:
     with Store.open(tmp_path / "home") as store:
         one = part(1)
-        size = sum(tensor.nbytes for tensor in one.tensors.values())
+        arrays = (*one.tensors.values(), *one.outputs.values())
+        size = sum(array.nbytes for array in arrays)
         recorder = Recorder(store, "s-1", Limits(capture_bytes=2 * size))
         assert [recorder.admit(one) for _ in range(3)] == [True, True, False]
 

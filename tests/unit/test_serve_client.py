@@ -17,7 +17,7 @@ from genba.edge.package import MODEL_FILE, SAMPLE_FILE
 from genba.serve.client import Client, encode_request
 from genba.serve.limits import Limits
 from genba.serve.models import LoadedModel, _zeros, load_model
-from genba.serve.oip import Schema
+from genba.serve.schema import Schema
 from genba.store.home import Store
 from genba.testing.graphs import small_batch, small_graph, small_reference
 from genba.testing.serving import faulty_engine, place, serve_here, small_package

@@ -12,10 +12,11 @@ from hypothesis.extra import numpy as hnp
 
 from genba.core.protocols import Array
 from genba.core.values import Signature, Tensor
-from genba.serve import oip, tensors
+from genba.serve import answers, oip, tensors
 from genba.serve.client import decode_answer, encode_request
-from genba.serve.oip import Schema, read_request
+from genba.serve.oip import Bounds, read_request
 from genba.serve.responses import Refusal
+from genba.serve.schema import Schema
 
 ROWS = 64
 SIGNATURE = Signature(
@@ -56,7 +57,7 @@ def binary_body(
 
 
 def read(body: bytes, head_length: bytes | None = None, schema: Schema = SCHEMA) -> oip.Inputs:
-    return read_request(body, head_length, schema, ROWS)
+    return read_request(body, head_length, schema, Bounds(ROWS))
 
 
 def refusal_of(body: bytes, head_length: bytes | None) -> Refusal | None:
@@ -294,7 +295,7 @@ def test_models_without_entity_and_with_text() -> None:
     for binary in (False, True):
         wanted = schema.all_outputs("", binary=binary)
         outputs = {"y": np.array([b"one", "two"], dtype=object)}
-        answer = oip.write_answer(
+        answer = answers.write_answer(
             schema,
             wanted,
             outputs,
@@ -326,7 +327,7 @@ def test_what_the_client_sends_is_what_the_graph_gets(array: Array) -> None:
 @pytest.mark.parametrize("binary", [False, True])
 def test_what_the_graph_gives_is_what_the_client_gets(binary: bool, score: Array) -> None:
     outputs = {"score": score, "alarm": score > 0}
-    answer = oip.write_answer(
+    answer = answers.write_answer(
         SCHEMA,
         SCHEMA.all_outputs("r", binary=binary),
         outputs,
@@ -396,4 +397,4 @@ def test_overflowing_floats_become_infinite() -> None:
 
 
 def test_metadata() -> None:
-    assert "binary_tensor_data" in oip.server_metadata("1")["extensions"]
+    assert "binary_tensor_data" in answers.server_metadata("1")["extensions"]

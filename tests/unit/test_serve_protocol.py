@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -27,6 +28,7 @@ class Owner:
         self.limits = limits
         self.connections: set[Connection] = set()
         self.draining = False
+        self.held_bytes = 0
         self.held: list[Request] = []
         self.refusals: list[Refusal] = []
         self._hold = hold
@@ -341,3 +343,35 @@ def test_trailer_fields_do_not_become_header_fields() -> None:
     assert request.headers == {b"host": b"localhost", b"transfer-encoding": b"chunked"}
     long = b"X: %b\r\n" % (b"x" * SMALL.head_bytes)
     assert statuses(exchange(head, b"3\r\nabc\r\n0\r\n", long, b"\r\n")) == [431]
+
+
+def test_bodies_of_all_connections_together_are_bounded() -> None:
+    owner = Owner(replace(SMALL, held_bytes=100), hold=True)
+    head = b"POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    (first, sent), (second, other) = connected(owner), connected(owner)
+    first.data_received(head % 60 + bytes(60))
+    assert owner.held_bytes == 60
+    second.data_received(head % 41)  # refused by what it announces, before it is sent
+    assert statuses(other.written) == [503]
+    assert b"Retry-After" in other.written
+    third, unannounced = connected(owner)
+    chunked = b"POST /b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    third.data_received(chunked + b"20\r\n" + bytes(32) + b"\r\n")
+    assert owner.held_bytes == 92
+    third.data_received(b"20\r\n" + bytes(32) + b"\r\n")
+    assert statuses(unannounced.written) == [503]
+    assert owner.held_bytes == 60
+    owner.answer(owner.held[0])
+    assert statuses(sent.written) == [200]
+    assert owner.held_bytes == 0
+
+
+def test_a_client_that_goes_away_gives_its_bytes_back() -> None:
+    owner = Owner(hold=True)
+    connection, _ = connected(owner)
+    connection.data_received(POST + POST[:-1])
+    assert owner.held_bytes == 5
+    connection.connection_lost(None)
+    assert owner.held_bytes == 0
+    owner.answer(owner.held[0])  # nobody is there to read it
+    assert owner.held_bytes == 0

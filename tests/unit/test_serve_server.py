@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from genba.core.problem import Problem
-from genba.serve import oip, routes, server
+from genba.serve import answers, routes, server
 from genba.serve.__main__ import main
 from genba.serve.client import Client
 from genba.serve.limits import Limits
@@ -64,7 +64,12 @@ def test_addresses(home: Path, store: Store) -> None:
         assert ask(client, "HEAD", "/v2/health/live") == (200, None)
         model = client.metadata("pump")
         assert model["versions"] == [package]
-        assert model["inputs"][0] == {"name": "window", "datatype": "FP32", "shape": [-1, 3, 4]}
+        assert model["inputs"][0] == {
+            "name": "window",
+            "datatype": "FP32",
+            "shape": [-1, 3, 4],
+            "parameters": {"role": "feature"},
+        }
         assert ask(client, "GET", f"/v2/models/pump/versions/{package}") == (200, model)
         assert ask(client, "GET", "/genba/v1/lines")[1] == [{"line": "pump", "ready": True}]
         assert client.line("pump")["stable"]["package"] == package
@@ -128,6 +133,7 @@ def test_predictions_in_json_and_binary(home: Path, store: Store) -> None:
 
 def test_feedback(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     place(store, "pump", "deploy", small_package(store, "pump"))
+    masks: list[str] = []
 
     def receive(_: Store, line: str, rows: list[dict[str, Any]], *, source: str) -> Any:
         match rows[0].get("value"):
@@ -137,6 +143,7 @@ def test_feedback(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> 
                 raise Problem("G305", "The database is locked.", tries=["x"])
             case "mistake":
                 raise ZeroDivisionError
+        masks.extend(row["mask"] for row in rows if "mask" in row)
         return {"line": line, "accepted": len(rows), "source": source}
 
     monkeypatch.setattr(server, "receive", receive)
@@ -144,6 +151,8 @@ def test_feedback(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     def script(client: Client) -> None:
         told = client.feedback("pump", [{"value": "normal"}] * 2)
         assert told == {"line": "pump", "accepted": 2, "source": "api"}
+        client.feedback("pump", [{"value": "x", "mask": "iVBORw=="}])
+        assert masks == ["iVBORw=="]
         path = "/genba/v1/lines/pump/feedback"
         for body, status, code in [
             (b'[{"value": "unknown"}]', 400, "G810"),
@@ -153,13 +162,15 @@ def test_feedback(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> 
             (b"[1]", 400, "G704"),
             (b"[]", 400, "G704"),
             (b"", 400, "G704"),
+            (b'[{"mask": 7}]', 400, "G731"),
+            (b'[{"mask": "' + b"A" * 104 + b'"}]', 400, "G731"),
             (json.dumps([{}] * 6).encode(), 400, "G704"),
         ]:
             answer = ask(client, "POST", path, body)
             assert (answer[0], answer[1]["code"]) == (status, code)
         assert ask(client, "POST", "/genba/v1/lines/x/feedback", b"[{}]")[0] == 404
 
-    serve_here(home, script, limits=replace(LIMITS, feedback_rows=5))
+    serve_here(home, script, limits=replace(LIMITS, feedback_rows=5, mask_bytes=100))
 
 
 def test_too_much_feedback_at_once(
@@ -188,7 +199,7 @@ def test_a_mistake_of_ours_is_one_500(
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(oip, "server_metadata", broken)
+    monkeypatch.setattr(answers, "server_metadata", broken)
 
     def script(client: Client) -> None:
         status, body = ask(client, "GET", "/v2")

@@ -22,6 +22,7 @@ class Owner:
         self.limits = limits
         self.connections: set[Connection] = set()
         self.draining = False
+        self.held_bytes = 0
         self.refusals: list[Refusal] = []
         self._size = size
 

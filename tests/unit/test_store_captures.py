@@ -147,3 +147,54 @@ def test_the_blob_is_there_before_the_record(store: Store, monkeypatch: pytest.M
     with pytest.raises(Problem):
         CaptureWriter(store, "pump", "s-1").write(interval(rows([0])))
     assert store.ledger.find("capture") == []
+
+
+def test_images_are_kept_byte_for_byte_and_may_be_left_out(store: Store) -> None:
+    files = [b"\x89PNG\x00\x00", b""]
+    image = np.empty(2, dtype=object)
+    image[:] = files
+    given = {"image": image, "bar": np.array([0.5, 0.7], np.float32)}
+    CaptureWriter(store, "parts", "s-1").write(interval(rows([0, 1], features=given)))
+    (record,) = store.ledger.find("capture")
+    table = read_capture(store, record)
+    assert table.schema.field("image").type == pa.binary()
+    assert table["image"].to_pylist() == files
+    small = read_capture(store, record, images=False)
+    assert "image" not in small.column_names
+    assert small["bar"].to_pylist() == pytest.approx([0.5, 0.7])
+
+
+def test_a_prediction_is_found_among_many_without_reading_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for server in ("s-1", "s-2"):
+        writers = [CaptureWriter(store, line, server) for line in ("pump", "fan")]
+        for first in range(0, 200, 2):
+            writers[first // 2 % 2].write(interval(rows([first])))
+        writers[0].write(interval())
+    everywhere: list[str] = []
+    find = store.ledger.find
+
+    def counted(kind: str, **how: Any) -> Any:
+        everywhere.append(kind)
+        return find(kind, **how)
+
+    monkeypatch.setattr(store.ledger, "find", counted)
+    for server, number in (("s-1", 0), ("s-1", 100), ("s-2", 0), ("s-2", 198)):
+        found = find_prediction(store, f"{server}-{number}")
+        assert found is not None
+        assert (found[0].body["server"], found[1]["n"]) == (server, number)
+    assert everywhere == []
+    assert find_prediction(store, "s-2-1") is None
+    assert everywhere == ["capture"]
+
+
+def test_a_prediction_out_of_its_place_is_found_too(store: Store) -> None:
+    late, other = (CaptureWriter(store, "pump", server) for server in ("s-1", "s-2"))
+    late.write(interval(rows([0])))
+    for first in range(1, 200):
+        other.write(interval(rows([first])))
+    late.write(interval(rows([1])))  # an older server that still answers
+    found = find_prediction(store, "s-1-1")
+    assert found is not None
+    assert found[0].body["server"] == "s-1"

@@ -206,6 +206,17 @@ class TestMeasure:
         found = measure.timings(engine, {"x": np.zeros((3, 2))}, seconds=0.001)
         assert found["cpu_ms"].n == 10 * measure.REPEATS
 
+    def test_an_engine_that_takes_long_is_not_given_large_batches(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(measure, "_BATCH_S", 0.01)
+        monkeypatch.setattr(measure, "_WARM_UP_S", 0.001)
+        engine: Any = _Sleepy(0.001)
+        measure.timings(engine, {"x": np.zeros((3, 2))}, seconds=0.001)
+        assert 1 < max(engine.rows) <= 10
+        singles = engine.rows.index(max(engine.rows))
+        assert singles < 10 * measure.REPEATS + 10  # the warm-up ended early
+
 
 class TestThisMachine:
     machine = ThisMachine(seconds=0.03)

@@ -10,20 +10,18 @@ Every row ends as exactly one of these:
 - late: the prediction is older than 90 days; it teaches, but rings no trigger;
 - rejected: it cannot be understood; reported with its row and what to do, not kept.
 
-Whoever changes their mind is heard last: the newest word of each author counts.
+Whoever changes their mind is heard last: the newest word of each author counts. What the labels
+amount to are lessons (`genba.core.task.Lesson`); in images, with the place that was marked.
 """
 
+from genba.data.feedback.files import read_file
 from genba.data.feedback.intake import FeedbackReport, Rejected, receive
 from genba.data.feedback.labels import effective_labels
-from genba.data.feedback.queue import QueueItem, queue
-from genba.data.feedback.rows import read_csv
 
 __all__ = [
     "FeedbackReport",
-    "QueueItem",
     "Rejected",
     "effective_labels",
-    "queue",
-    "read_csv",
+    "read_file",
     "receive",
 ]

@@ -2,16 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import time_ns
 from typing import Any, Final, Literal
 
+from genba.core.digest import digest_bytes
 from genba.core.ids import new_id
 from genba.core.problem import Problem
+from genba.data.feedback import regions
 from genba.data.feedback.join import Found, Seen, find_seen
-from genba.data.feedback.labels import Opinion, Target, labeller, opinions, target_of
-from genba.data.feedback.rows import Label, Said, parse
+from genba.data.feedback.labels import (
+    Meaning,
+    Opinion,
+    Target,
+    heard,
+    meaning_of,
+    opinions,
+    target_of,
+    within,
+)
+from genba.data.feedback.rows import Said, parse
 from genba.store.chain import Draft
 from genba.store.feedback import FeedbackRow, Status
 from genba.store.home import Store
@@ -20,6 +31,8 @@ Source = Literal["api", "cli", "csv"]
 
 #: Feedback on a prediction older than this is late: it teaches, but it triggers nothing.
 LATE_AFTER_MS: Final = 90 * 86_400_000
+#: How an answer fared, as `Task.outcome` says it; what the quality trigger goes by.
+OUTCOMES: Final = ("confirmed", "false_alarms", "missed", "wrong")
 #: Rows joined and stored at a time, which bounds the memory of any intake.
 _BATCH: Final = 1_000
 
@@ -70,7 +83,7 @@ def receive(
     rows: Iterable[Mapping[str, Any]],
     *,
     source: Source,
-    label: Label | None = None,
+    meaning: Meaning | None = None,
     now_ms: int | None = None,
 ) -> FeedbackReport:
     """Take feedback in. Rows that cannot be understood are reported; the others are stored.
@@ -79,9 +92,10 @@ def receive(
         store: Where to.
         line: Name of the line.
         rows: Fields `prediction`, or `entity` and `time` (ISO 8601 or ms); `kind` (label,
-            correction, comment), `value`, `author`, `comment`.
+            correction, comment), `value`, `author`, `comment`; for images `mask` (an image as
+            bytes or base64) or `region` (boxes and polygons as text).
         source: How they came.
-        label: Turns a value into a label; the task's own by default.
+        meaning: What values mean; what the task of the line says by default.
         now_ms: Time in ms since 1970 UTC; the machine's clock if not given.
 
     Returns:
@@ -90,20 +104,24 @@ def receive(
     Raises:
         Problem: G810 when the store knows no such line, and what `rows` itself raises.
     """
-    known = label or labeller(store, line)
+    means = meaning or meaning_of(store, line)
     now = time_ns() // 1_000_000 if now_ms is None else now_ms
     counts: Counter[str] = Counter()
     rejected: list[Rejected] = []
     batches: list[str] = []
     for chunk in _chunks(rows):
-        said, bad = _understood(chunk, known)
+        understood, bad = _understood(chunk, means)
+        pairs, unmarked = _marked(understood, _join(store, line, understood))
+        bad.extend(unmarked)
         rejected.extend(bad)
+        for said, _ in pairs:
+            if said.mask is not None:
+                store.blobs.put(said.mask)  # durable before the row that names it
         batch = _Batch(id=new_id("batch"), line=line, now_ms=now)
         batches.append(batch.id)
-        found = _join(store, line, said)
         with store.transaction() as connection:
             store.database.lock(connection)  # nobody says the same between check and change
-            _judge(store, batch, [(s, _seen(found, s)) for s in said], known)
+            _judge(store, batch, pairs, means)
             _store(store, batch, source, len(bad))
         counts.update(row.status for row in batch.rows)
     return FeedbackReport(
@@ -124,23 +142,55 @@ def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[tuple[str, Mappi
 
 
 def _understood(
-    chunk: Sequence[tuple[str, Mapping[str, Any]]], label: Label
+    chunk: Sequence[tuple[str, Mapping[str, Any]]], meaning: Meaning
 ) -> tuple[list[Said], list[Rejected]]:
     said, rejected = [], []
     for where, raw in chunk:
         try:
-            said.append(parse(raw, where, label))
+            said.append(_parsed(raw, where, meaning))
         except Problem as problem:
-            rejected.append(
-                Rejected(where=where, code=problem.code, reason=problem.what, tries=problem.tries)
-            )
+            rejected.append(_rejected(where, problem))
     return said, rejected
+
+
+def _parsed(raw: Mapping[str, Any], where: str, meaning: Meaning) -> Said:
+    said = parse(raw, where, meaning.label)
+    if (said.mask or said.region) and not meaning.marks:
+        raise Problem(
+            "G833",
+            "This line has no images in which something could be marked.",
+            where=where,
+            tries=["leave mask and region out"],
+        )
+    return said
+
+
+def _rejected(where: str, problem: Problem) -> Rejected:
+    return Rejected(where=where, code=problem.code, reason=problem.what, tries=problem.tries)
+
+
+def _marked(
+    understood: Sequence[Said], found: Found
+) -> tuple[list[tuple[Said, Seen | None]], list[Rejected]]:
+    """Draw the regions that are in pixels, now that their images are known."""
+    pairs, rejected = [], []
+    for said in understood:
+        seen, drawn = _seen(found, said), said
+        if said.region is not None:
+            try:
+                mask = regions.draw(said.region, seen.size if seen else None, said.where)
+            except Problem as problem:
+                rejected.append(_rejected(said.where, problem))
+                continue
+            drawn = replace(said, mask=mask, region=None)
+        pairs.append((drawn, seen))
+    return pairs, rejected
 
 
 def _join(store: Store, line: str, said: Sequence[Said]) -> Found:
     ids = [s.prediction for s in said if s.prediction]
     moments = [(s.entity, s.time_ms) for s in said if not s.prediction and s.time_ms is not None]
-    return find_seen(store, line, ids, moments)
+    return find_seen(store, line, ids, moments, images=any(s.region for s in said))
 
 
 def _seen(found: Found, said: Said) -> Seen | None:
@@ -150,27 +200,29 @@ def _seen(found: Found, said: Said) -> Seen | None:
 
 
 def _judge(
-    store: Store, batch: _Batch, pairs: Sequence[tuple[Said, Seen | None]], label: Label
+    store: Store, batch: _Batch, pairs: Sequence[tuple[Said, Seen | None]], meaning: Meaning
 ) -> None:
     """Give every row its status, against the table and the rows before it in the batch."""
     here: dict[Target, dict[str, Opinion]] = {}
     comments: set[tuple[Any, ...]] = set()
     for said, seen in pairs:
-        target = _target(said, seen)
+        target = within(_target(said, seen), said.value, numbers=meaning.numbers)
         if target not in here:
             before = _before(store, batch.line, target)
-            here[target] = opinions(before, label).get(target, {})
+            spoken = opinions(before, meaning.label, numbers=meaning.numbers)
+            here[target] = spoken.get(target, {})
             comments |= {(target, r.author, r.comment) for r in before if r.kind == "comment"}
         status = _status(said, seen, here[target], (target, said.author, said.comment) in comments)
         if seen and batch.now_ms - seen.received_ms > LATE_AFTER_MS and status == "accepted":
             status = "late"
         row = _row(batch, said, seen, status)
         batch.rows.append(row)
-        _count(batch.counts, said, seen, status)
+        _count(batch.counts, row, (said, seen), meaning)
         if said.kind == "comment":
             comments.add((target, said.author, said.comment))
         elif said.label is not None:
-            here[target][said.author] = Opinion(author=said.author, label=said.label, row=row)
+            now = Opinion(author=said.author, label=said.label, row=row, mask=row.mask)
+            here[target][said.author] = heard(here[target].get(said.author), now)
 
 
 def _target(said: Said, seen: Seen | None) -> Target:
@@ -190,7 +242,7 @@ def _before(store: Store, line: str, target: Target) -> list[FeedbackRow]:
 
 def _status(said: Said, seen: Seen | None, others: Mapping[str, Opinion], heard: bool) -> Status:
     own = others.get(said.author)
-    agrees = own is not None and own.label == said.label
+    agrees = own is not None and own.label == said.label and _mask(said) in (None, own.mask)
     if heard if said.kind == "comment" else agrees:
         return "duplicate"
     if seen is None:
@@ -202,17 +254,20 @@ def _status(said: Said, seen: Seen | None, others: Mapping[str, Opinion], heard:
     return "accepted"
 
 
-def _count(counts: Counter[str], said: Said, seen: Seen | None, status: Status) -> None:
-    """Count what the triggers go by: fresh, undisputed labels, and whether they agree."""
-    if status != "accepted" or said.kind == "comment" or seen is None:
+def _mask(said: Said) -> str | None:
+    return digest_bytes(said.mask) if said.mask is not None else None
+
+
+def _count(
+    counts: Counter[str], row: FeedbackRow, pair: tuple[Said, Seen | None], meaning: Meaning
+) -> None:
+    """Count what the triggers go by: fresh, undisputed labels, and how the answers fared."""
+    said, seen = pair
+    if row.status != "accepted" or said.label is None or seen is None:
         return
     counts["labels"] += 1
-    if seen.alarm is None or seen.role == "shadow":
-        return
-    if seen.alarm:
-        counts["confirmed" if said.label else "false_alarms"] += 1
-    elif said.label:
-        counts["missed"] += 1
+    if seen.outputs and seen.role != "shadow":
+        counts[meaning.judge(seen.outputs, said.label, seen.settings)] += 1
 
 
 def _row(batch: _Batch, said: Said, seen: Seen | None, status: Status) -> FeedbackRow:
@@ -229,6 +284,7 @@ def _row(batch: _Batch, said: Said, seen: Seen | None, status: Status) -> Feedba
         received_ms=batch.now_ms,
         status=status,
         batch=batch.id,
+        mask=_mask(said),
     )
 
 
@@ -240,7 +296,7 @@ def _store(store: Store, batch: _Batch, source: Source, rejected: int) -> None:
         "rows": len(batch.rows) + rejected,
         "rejected": rejected,
         **{s: statuses[s] for s in ("accepted", "duplicate", "contradictory", "unknown", "late")},
-        **{n: batch.counts[n] for n in ("labels", "confirmed", "false_alarms", "missed")},
+        **{n: batch.counts[n] for n in ("labels", *OUTCOMES)},
     }
     draft = Draft(
         kind="feedback.received",

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from genba.core.problem import Problem
 from genba.core.values import Event
-from genba.store.captures import read_capture
+from genba.data.served import Package, Packages, answers
+from genba.edge.images import inspect
+from genba.store.captures import OK, read_capture
 from genba.store.home import Store
 from genba.store.ledger import Record
 
@@ -30,8 +32,9 @@ class Seen:
     received_ms: int
     package: str
     role: str
-    score: float | None
-    alarm: bool | None
+    settings: Mapping[str, Any]  # of the package
+    outputs: Mapping[str, Any]  # by name; empty where there is no good answer
+    size: tuple[int, int] | None = None  # width and height of its image in pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +68,14 @@ def _record(event: Event) -> Record:
     )
 
 
-def find_seen(store: Store, line: str, ids: Sequence[str], moments: Sequence[Moment]) -> Found:
+def find_seen(
+    store: Store,
+    line: str,
+    ids: Sequence[str],
+    moments: Sequence[Moment],
+    *,
+    images: bool = False,
+) -> Found:
     """Find predictions by id, or by entity and time.
 
     A time may be off by half a sampling step. Where several predictions match, the newest that was
@@ -76,14 +86,16 @@ def find_seen(store: Store, line: str, ids: Sequence[str], moments: Sequence[Mom
         line: Name of the line.
         ids: Prediction ids, `<server>-<n>`.
         moments: Entities (None where the line has none) and times in ms.
+        images: Whether the sizes of images are wanted.
     """
-    search = _Search(ids, moments, step_ms(store, line) // 2 if moments else 0)
+    slack_ms = step_ms(store, line) // 2 if moments else 0
+    search = _Search(ids, moments, slack_ms, Packages(store))
     for record in captures(store, line):
         if not search.open:
             break
         if search.may_be_in(record.body):
             try:
-                search.look(record.body, read_capture(store, record))
+                search.look(record.body, read_capture(store, record, images=images))
             except Problem:
                 continue  # a damaged batch hides its own predictions and no others
     return Found(by_id=search.by_id, by_moment=search.by_moment)
@@ -100,7 +112,9 @@ def step_ms(store: Store, line: str) -> int:
 class _Search:
     """What is still wanted, and what was found."""
 
-    def __init__(self, ids: Sequence[str], moments: Sequence[Moment], slack_ms: int) -> None:
+    def __init__(
+        self, ids: Sequence[str], moments: Sequence[Moment], slack_ms: int, packages: Packages
+    ) -> None:
         self.by_id: dict[str, Seen] = {}
         self.by_moment: dict[Moment, Seen] = {}
         self._ids = {key: number for key in ids if (number := _split(key))}
@@ -108,6 +122,7 @@ class _Search:
         for entity, time_ms in moments:
             self._moments.setdefault(entity, set()).add(time_ms)
         self._slack_ms = slack_ms
+        self._packages = packages
         self._opened = 0
 
     @property
@@ -132,7 +147,7 @@ class _Search:
         numbers = table["n"].to_numpy()
         for key, n in self._wanted(body):
             for row in np.flatnonzero(numbers == n).tolist():
-                self._keep(self.by_id, key, seen(table, int(row), str(body["server"])))
+                self._keep(self.by_id, key, self._seen(table, row, body))
             if key in self.by_id and self.by_id[key].role != "shadow":
                 del self._ids[key]
         if self._moments:
@@ -147,9 +162,12 @@ class _Search:
             low = np.searchsorted(wanted, times[rows] - self._slack_ms, side="left")
             high = np.searchsorted(wanted, times[rows] + self._slack_ms, side="right")
             for k in np.flatnonzero(high > low)[::-1].tolist():  # the newest row first
-                one = seen(table, int(rows[k]), str(body["server"]))
+                one = self._seen(table, int(rows[k]), body)
                 for time_ms in wanted[low[k] : high[k]]:
                     self._keep_moment((entity, int(time_ms)), one)
+
+    def _seen(self, table: pa.Table, row: int, body: Mapping[str, Any]) -> Seen:
+        return seen(table, row, str(body["server"]), self._packages)
 
     def _keep_moment(self, moment: Moment, one: Seen) -> None:
         before = self.by_moment.get(moment)
@@ -179,19 +197,35 @@ def _split(key: str) -> tuple[str, int] | None:
     return (server, int(number)) if number.isascii() and number.isdigit() else None
 
 
-def seen(table: pa.Table, row: int, server: str) -> Seen:
+def seen(table: pa.Table, row: int, server: str, packages: Packages) -> Seen:
     """Return one row of a capture table."""
-    score, alarm = value(table, "score", row), value(table, "alarm", row)
+    package = packages.get(table["package"][row].as_py())
+    answered = table["status"][row].as_py() == OK
     return Seen(
         prediction=f"{server}-{table['n'][row].as_py()}",
         entity=table["entity"][row].as_py(),
         time_ms=table["time"][row].as_py(),
         received_ms=table["received_ms"][row].as_py(),
-        package=table["package"][row].as_py(),
+        package=package.id,
         role=table["role"][row].as_py(),
-        score=None if score is None else float(score),
-        alarm=None if alarm is None else bool(alarm),
+        settings=package.settings,
+        outputs=answers(table, row, package) if answered else {},
+        size=_size(table, row, package),
     )
+
+
+def _size(table: pa.Table, row: int, package: Package) -> tuple[int, int] | None:
+    """Return the width and height of the image that was sent, as people see it."""
+    names = [name for name, t in package.inputs.items() if t.get("role") == "image"]
+    images = (value(table, name, row) for name in names)
+    for image in images:
+        if isinstance(image, bytes):
+            try:
+                facts = inspect(image)
+            except Problem:
+                return None
+            return facts.width, facts.height
+    return None
 
 
 def value(table: pa.Table, name: str, row: int) -> Any:

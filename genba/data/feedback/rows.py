@@ -1,7 +1,8 @@
 """One row of feedback as it comes in: what it is about, what it says, who says it."""
 
-import csv
-from collections.abc import Callable, Iterator, Mapping
+import base64
+import binascii
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,16 +10,35 @@ from typing import Any, Final, Literal
 
 from genba.core.codec import nearest
 from genba.core.problem import Problem
+from genba.data.feedback import regions
+from genba.data.feedback.regions import Region
 
 Kind = Literal["label", "correction", "comment"]
 Label = Callable[[str], float]
 
-FIELDS: Final = ("prediction", "entity", "time", "kind", "value", "author", "comment")
+FIELDS: Final = (
+    "prediction",
+    "entity",
+    "time",
+    "kind",
+    "value",
+    "author",
+    "comment",
+    "mask",
+    "region",
+)
 KINDS: Final = ("label", "correction", "comment")
 ANONYMOUS: Final = "anonymous"
-_LONGEST: Final = {"prediction": 128, "entity": 256, "value": 256, "author": 256, "comment": 4_096}
+_LONGEST: Final = {
+    "prediction": 128,
+    "entity": 256,
+    "author": 256,
+    "comment": 4_096,
+    "region": regions.LONGEST,
+}
+#: A label is a word; a correction may say every value of a horizon.
+_LONGEST_VALUE: Final = {"label": 256, "correction": 16_384, "comment": 256}
 _LATEST_MS: Final = 10**14  # the year 5138: larger numbers are not milliseconds
-_BYTES_PER_LINE: Final = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,21 +54,16 @@ class Said:
     label: float | None  # what the task makes of the value
     author: str
     comment: str
-
-
-class FileRow(dict[str, str]):
-    """A row of a file that knows its line."""
-
-    def __init__(self, values: Mapping[str, str], where: str) -> None:
-        super().__init__(values)
-        self.where = where
+    mask: bytes | None = None  # as it is kept
+    region: Region | None = None  # in pixels, which need the size of the image
 
 
 def parse(raw: Mapping[str, Any], where: str, label: Label) -> Said:
     """Understand one row.
 
     Args:
-        raw: Fields as they came; empty ones count as absent.
+        raw: Fields as they came; empty ones count as absent. A mask is an image as bytes, as text
+            in base64, or the path of a file of this machine.
         where: Which row it is, for people.
         label: Turns a value into a label; raises Problem G801.
 
@@ -64,25 +79,14 @@ def parse(raw: Mapping[str, Any], where: str, label: Label) -> Said:
     fields = {k: v for k, v in raw.items() if v is not None and str(v).strip() != ""}
     for name in fields:
         if name not in FIELDS:
-            raise _unknown_field(str(name), where)
-    texts = {name: _text(name, fields[name], where) for name in _LONGEST if name in fields}
+            raise unknown_field(str(name), where)
     kind = _kind(fields, where)
+    longest = {**_LONGEST, "value": _LONGEST_VALUE[kind]}
+    texts = {n: _text(n, fields[n], most, where) for n, most in longest.items() if n in fields}
     time_ms = _time_ms(fields["time"], where) if "time" in fields else None
-    if "prediction" not in texts and time_ms is None:
-        raise Problem(
-            "G803",
-            "The row is about nothing: it has neither a prediction nor a time.",
-            where=where,
-            tries=["prediction = the id in the answer", "entity and time of the row it is about"],
-        )
+    _check_complete(fields, kind, where)
     value = texts.get("value")
-    if kind != "comment" and value is None:
-        raise Problem(
-            "G803",
-            f"A {kind} needs a value.",
-            where=where,
-            tries=["value = normal", "kind = comment"],
-        )
+    mask, region = _marked(fields.get("mask"), texts.get("region"), where)
     return Said(
         where=where,
         prediction=texts.get("prediction"),
@@ -93,60 +97,66 @@ def parse(raw: Mapping[str, Any], where: str, label: Label) -> Said:
         label=label(value) if value is not None and kind != "comment" else None,
         author=texts.get("author", ANONYMOUS),
         comment=texts.get("comment", ""),
+        mask=mask,
+        region=region,
     )
 
 
-def read_csv(path: Path) -> Iterator[FileRow]:
-    """Read feedback from a CSV file with a header; comma, semicolon or tab.
+def _check_complete(fields: Mapping[str, Any], kind: Kind, where: str) -> None:
+    if "prediction" not in fields and "time" not in fields:
+        raise Problem(
+            "G803",
+            "The row is about nothing: it has neither a prediction nor a time.",
+            where=where,
+            tries=["prediction = the id in the answer", "entity and time of the row it is about"],
+        )
+    if kind != "comment" and "value" not in fields:
+        raise Problem(
+            "G803",
+            f"A {kind} needs a value.",
+            where=where,
+            tries=["value = normal", "kind = comment"],
+        )
+    marks = [name for name in ("mask", "region") if name in fields]
+    if marks and (kind == "comment" or len(marks) > 1):
+        raise Problem(
+            "G803",
+            "A mask or a region says where; it needs a value that says what, and one is enough.",
+            where=where,
+            tries=["value = the kind of defect", "kind = label"],
+        )
 
-    Yields:
-        Rows that know their line in the file.
 
-    Raises:
-        Problem: G805 when the file cannot be read as such, with the line.
-    """
+def _marked(mask: Any, region: str | None, where: str) -> tuple[bytes | None, Region | None]:
+    """Return a mask as it is kept, or a region that cannot be drawn before its image is known."""
+    if mask is not None:
+        return regions.read_mask(_bytes(mask, where), where), None
+    if region is None:
+        return None, None
+    shapes = regions.parse_region(region, where)
+    return (None, shapes) if shapes.pixels else (regions.draw(shapes, None, where), None)
+
+
+def _bytes(mask: Any, where: str) -> bytes:
+    if isinstance(mask, (bytes, bytearray)):
+        return bytes(mask)
+    if isinstance(mask, Path):
+        try:
+            with mask.open("rb") as file:
+                return file.read(regions.MOST_BYTES + 1)
+        except OSError as error:
+            raise regions.no_mask(f"{mask} cannot be read: {error.strerror}.", where) from error
+    text = str(mask).strip()
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline(_BYTES_PER_LINE)
-            file.seek(0)
-            delimiter = max(",;\t", key=head.count)
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            _check_header(path, reader.fieldnames or [])
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in row:  # where DictReader puts what is too much
-                    raise _bad_file(where, "The row has more cells than the header.")
-                values = {(k or "").strip(): v or "" for k, v in row.items()}
-                if any(values.values()):
-                    yield FileRow(values, where)
-    except FileNotFoundError as missing:
-        raise _bad_file(str(path), "There is no such file.") from missing
-    except (UnicodeDecodeError, csv.Error, OSError) as broken:
-        raise _bad_file(str(path), f"It cannot be read as CSV in UTF-8: {broken}.") from broken
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise regions.no_mask(f"The mask is not base64: {error}.", where) from error
 
 
-def _check_header(path: Path, header: Any) -> None:
-    names = [(name or "").strip() for name in header]
-    if not names:
-        raise _bad_file(f"{path}:1", "The file is empty.")
-    for name in names:
-        if name not in FIELDS:
-            raise _unknown_field(name, f"{path}:1")
-    if "prediction" not in names and "time" not in names:
-        raise _bad_file(f"{path}:1", "The header has neither prediction nor time.")
-
-
-def _bad_file(where: str, what: str) -> Problem:
-    return Problem(
-        "G805",
-        what,
-        where=where,
-        why=f"The first line names the columns; known: {', '.join(FIELDS)}.",
-        tries=["prediction,value,author", "entity,time,value,author"],
-    )
-
-
-def _unknown_field(name: str, where: str) -> Problem:
+def unknown_field(name: str, where: str) -> Problem:
+    """Return the problem of a field that feedback has not, with the nearest that it has."""
     near = nearest(name, FIELDS)
     return Problem(
         "G802",
@@ -161,12 +171,12 @@ def _impossible(where: str, what: str, *tries: str) -> Problem:
     return Problem("G804", what, where=where, tries=tries)
 
 
-def _text(name: str, value: Any, where: str) -> str:
-    if isinstance(value, (dict, list)):
+def _text(name: str, value: Any, longest: int, where: str) -> str:
+    if isinstance(value, (dict, list, bytes)):
         raise _impossible(where, f"{name} must be text, not {type(value).__name__}.", f"{name} = …")
     text = str(value).strip()
-    if len(text) > _LONGEST[name]:
-        what = f"{name} has {len(text)} characters; {_LONGEST[name]} are kept."
+    if len(text) > longest:
+        what = f"{name} has {len(text)} characters; {longest} are kept."
         raise _impossible(where, what, f"shorten {name}")
     return text
 

@@ -38,7 +38,7 @@ def to_numbers(
     texts = [name for name in names if frame.schema[name] == pl.String]
     if not texts:
         return frame
-    reason, detail, numbers = pl.col(REASON), pl.col(DETAIL), []
+    numbers, reasons, details = [], [pl.col(REASON)], []
     for name in texts:
         text = pl.col(name).str.strip_chars()
         plain = text.str.replace(",", ".", literal=True) if decimal_comma else text
@@ -52,9 +52,11 @@ def to_numbers(
             .otherwise(plain.cast(pl.Float64, strict=False))
         )
         bad = number.is_null() & text.is_not_null() & ~text.is_in(MISSING)
-        detail = pl.when(reason.is_null() & bad).then(text.str.slice(0, 80)).otherwise(detail)
-        reason = pl.when(reason.is_null() & bad).then(pl.lit(not_a_number(name))).otherwise(reason)
+        reasons.append(pl.when(bad).then(pl.lit(not_a_number(name))))
+        details.append(pl.when(pl.col(REASON).is_null() & bad).then(text.str.slice(0, 80)))
         numbers.append(number.alias(name))
+    # Flat, not one `when` inside the other: with each column that would double in size.
+    reason, detail = pl.coalesce(reasons), pl.coalesce([*details, pl.col(DETAIL)])
     return frame.with_columns(*numbers, reason.alias(REASON), detail.alias(DETAIL))
 
 

@@ -120,7 +120,7 @@ def not_text(name: str, line: int, why: str, encoding: str | None) -> Problem:
 
 
 def _skip(file: BinaryIO, count: int) -> None:
-    if count and file.seekable():
+    if file.seekable():
         file.seek(count)
 
 

@@ -1,7 +1,12 @@
-"""CSV and its relatives: the delimiter, the decimal sign and the numeric columns are found out."""
+"""CSV and its relatives: delimiter, decimal sign, header and numeric columns are found out.
+
+A file without a header line, as run-to-failure sets often are, has the columns column_1, column_2
+and so on. Where no delimiter is used, cells are told apart by runs of blanks.
+"""
 
 import csv
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,9 +26,16 @@ from genba.data.formats.blocks import HEAD_BYTES as HEAD_BYTES  # the sniffers r
 from genba.data.formats.layout import Layout, Position, Wanted, require
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
+_BLANKS: Final = " "  # stands for any run of blanks and tabs
+_UNNAMED: Final = "column_{}"
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?\d+,\d+")
 _NUMBER: Final = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
+#: A cell that is data, not a name: a number, nothing, or something that begins like a date.
+_DATE: Final = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ].*)?")
 _RAGGED: Final = "wrong number of fields"
+_LINES: Final = 50  # of which nearly all must have as many cells as the first, ...
+_EVEN: Final = 0.9  # ... or the blanks in them are part of a cell
+_TYPED_ROWS: Final = 20_000  # rows that decide the type of a column in `look`
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +44,19 @@ class Dialect:
 
     delimiter: str
     decimal: str
-    header: tuple[str, ...]
+    header: tuple[str, ...]  # "" for a column that cannot be read by name
     start: int  # offset of the first record
+    named: bool = True  # whether the file has a header line
+
+    @property
+    def line(self) -> int:
+        """Number of the line on which the first record begins."""
+        return 2 if self.named else 1
+
+    @property
+    def why(self) -> str:
+        """Say where the names come from, if not from the file."""
+        return "" if self.named else "The file has no header line, so columns are numbered."
 
 
 def dialect(head: bytes, name: str, wanted: Sequence[str]) -> Dialect:
@@ -50,19 +73,21 @@ def dialect(head: bytes, name: str, wanted: Sequence[str]) -> Dialect:
     Example:
         >>> dialect(b"t;x\n2024-01-01;1,5\n", "a.csv", ["t", "x"]).decimal
         ','
+        >>> dialect(b"1 1 0.5  \n1 2 0.4  \n", "units.txt", ()).header
+        ('column_1', 'column_2', 'column_3')
     """
     check_text(head, name)
     bom = len(BOM_8) if head.startswith(BOM_8) else 0
     line = head[bom:].split(b"\n", 1)[0]
-    start = min(bom + len(line) + 1, len(head))
     check_encoding(line, name, 1)
-    text = line.decode().rstrip("\r")
-    headers = {
-        d: tuple(c.strip() for c in next(csv.reader([text], delimiter=d))) for d in _DELIMITERS
-    }
-    known = {d: (len(set(wanted) & set(h)), len(h)) for d, h in headers.items()}
-    delimiter = max(_DELIMITERS, key=lambda d: known[d])
-    header = headers[delimiter]
+    delimiter, first = _delimiter(head[bom:], line.decode().rstrip("\r"), wanted)
+    named = not _is_data(first, wanted)
+    start = min(bom + len(line) + 1, len(head)) if named else bom
+    sample = _sample(head[start:], delimiter)
+    comma = delimiter != "," and any(
+        _DECIMAL_COMMA.fullmatch(cell) for row in sample for cell in row
+    )
+    header = first if named else _numbered(sample, len(first))
     twice = [column for column, count in Counter(header).items() if count > 1 and column]
     if twice:
         raise Problem(
@@ -72,17 +97,60 @@ def dialect(head: bytes, name: str, wanted: Sequence[str]) -> Dialect:
             why="It would not be known which of them is meant.",
             tries=[f"give each column of {name} its own name", f"head -1 {name}"],
         )
-    sample = _sample(head[start:], delimiter)
-    comma = delimiter != "," and any(
-        _DECIMAL_COMMA.fullmatch(cell) for row in sample for cell in row
+    return Dialect(
+        delimiter=delimiter,
+        decimal="," if comma else ".",
+        header=header,
+        start=start,
+        named=named,
     )
-    return Dialect(delimiter=delimiter, decimal="," if comma else ".", header=header, start=start)
+
+
+def _delimiter(body: bytes, text: str, wanted: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Return the delimiter and the cells of the first line."""
+    firsts = {
+        d: tuple(c.strip() for c in next(csv.reader([text], delimiter=d))) for d in _DELIMITERS
+    }
+    known = {d: (len(set(wanted) & set(h)), len(h)) for d, h in firsts.items()}
+    best = max(_DELIMITERS, key=lambda d: known[d])
+    cells = tuple(text.split())
+    halves = best == "," and all(_NUMBER.fullmatch(c) for c in cells)  # decimals with a comma
+    if len(cells) > 1 and (len(firsts[best]) == 1 or halves):
+        lines = body.decode(errors="replace").splitlines()[: _LINES + 1]
+        counts = [len(line.split()) for line in lines[:_LINES] if line.strip()]
+        if counts.count(len(cells)) >= _EVEN * len(counts):
+            return _BLANKS, cells
+    return best, firsts[best]
+
+
+def _is_data(first: tuple[str, ...], wanted: Sequence[str]) -> bool:
+    """Say whether the first line is a record already.
+
+    Numbers from 0 in sequence are a header all the same: that is how tables are written whose
+    columns never had names.
+
+    Example:
+        >>> _is_data(("1", "1", "-0.0007"), ()), _is_data(("0", "1", "2"), ())
+        (True, False)
+    """
+    if set(first) & set(wanted):
+        return False
+    sequence = tuple(str(i) for i in range(len(first)))
+    told = [cell for cell in first if cell not in MISSING]
+    data = all(_NUMBER.fullmatch(c) or _DATE.fullmatch(c) for c in told)
+    return bool(told) and data and (len(first) == 1 or first != sequence)
+
+
+def _numbered(sample: list[list[str]], cells: int) -> tuple[str, ...]:
+    """Return names for the columns; one that never holds anything ends a line, and gets none."""
+    used = [any(len(row) > i and row[i].strip() for row in sample) for i in range(cells)]
+    return tuple(_UNNAMED.format(i + 1) if used[i] else "" for i in range(cells))
 
 
 def layout(head: bytes, name: str, wanted: Wanted) -> Layout:
     """Return the columns to read, found from the first file of a source."""
     found = dialect(head, name, wanted.names)
-    require(wanted.names, found.header, name)
+    require(wanted.names, found.header, name, found.why)
     rest = [c for c in found.header if c and c not in wanted.names] if wanted.rest else []
     sample = _sample(head[found.start :], found.delimiter)
     numeric = [c for c in rest if _is_numeric(sample, found.header.index(c))]
@@ -103,11 +171,47 @@ def read(
     """
     head = file.read(HEAD_BYTES)
     found = dialect(head, name, layout.names)
-    require(layout.names, found.header, name, "Every file of a source must have the same columns.")
-    start = position or Position(offset=found.start, line=2)
+    why = f"Every file of a source must have the same columns. {found.why}".rstrip()
+    require(layout.names, found.header, name, why)
+    start = position or Position(offset=found.start, line=found.line)
     for block in blocks(file, name, start=start.offset, line=start.line, quoted=True):
         behind = Position(offset=block.end, line=block.line + block.lines)
-        yield _parse(block, name, found, layout), behind
+        yield _parse(block._replace(data=_single(block.data, found)), name, found, layout), behind
+
+
+def look(file: BinaryIO, name: str, rows: int) -> pl.DataFrame:
+    """Return the first rows of a file with every column it has, types found out.
+
+    Raises:
+        Problem: G202, G203 or G205 as `dialect`.
+    """
+    head = file.read(HEAD_BYTES)
+    found = dialect(head, name, ())
+    file.seek(found.start)
+    if found.delimiter == _BLANKS:
+        text: Any = io.BytesIO(_single(b"".join(itertools.islice(file, rows)), found))
+    else:
+        text = file
+    frame = pl.read_csv(
+        text,
+        separator=found.delimiter,
+        has_header=False,
+        new_columns=[c or f"_empty{i}" for i, c in enumerate(found.header)],
+        decimal_comma=found.decimal == ",",
+        null_values=list(MISSING),
+        infer_schema_length=_TYPED_ROWS,
+        n_rows=rows,
+        ignore_errors=True,
+        truncate_ragged_lines=True,
+    )
+    return frame.select(c for c in frame.columns if not c.startswith("_empty"))
+
+
+def _single(data: bytes, found: Dialect) -> bytes:
+    """Put one blank between the cells of every line where runs of blanks separate them."""
+    if found.delimiter != _BLANKS:
+        return data
+    return b"\n".join(b" ".join(line.split()) for line in data.split(b"\n"))
 
 
 def _parse(block: Block, name: str, found: Dialect, layout: Layout) -> pa.RecordBatch:
@@ -212,7 +316,10 @@ def _lines(block: Block, found: Dialect, records: int) -> npt.NDArray[np.int64]:
 def _sample(body: bytes, delimiter: str) -> list[list[str]]:
     """Return the cells of the first records, without one that the head has cut off."""
     text = body.decode(errors="replace")
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    if delimiter == _BLANKS:
+        rows = [line.split() for line in text.splitlines()]
+    else:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     cut_off = len(body) > HEAD_BYTES // 2 and not text.endswith("\n")
     return rows[:-1] if cut_off else rows
 

@@ -1,4 +1,4 @@
-"""Files on this machine: CSV, JSON Lines and Parquet, one or many."""
+"""Files on this machine: CSV, JSON Lines and Parquet, one or many; images in folders."""
 
 import gzip
 import importlib
@@ -16,6 +16,7 @@ from genba.core.problem import Problem
 from genba.core.protocols import JsonObject, SourceFacts
 from genba.data.formats.blocks import HEAD_BYTES
 from genba.data.formats.layout import Layout, Position, Wanted, wanted
+from genba.data.sources.imagenames import are_images, fingerprint, image_names, is_image
 
 Format = Literal["delimited", "json", "parquet"]
 #: Imported when rows are read; a fingerprint needs none of them.
@@ -36,6 +37,10 @@ class FileSource:
     Files are read in the order of their names. Their columns are those the line names; without
     `data.inputs`, every column of the first file.
 
+    A folder or pattern of images yields images instead, whose classes, masks and splits follow
+    from folders and names (`imagelayout`); where the line says `data.image`, the files are tables
+    that name images (`manifest`).
+
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "pump.csv"
@@ -47,16 +52,19 @@ class FileSource:
 
     def __init__(self, address: str, data: Data) -> None:
         self.address = address
+        self.data = data
         self.wanted = wanted(data)
+        self._images: ImageFolder | None | bool = False  # not looked for yet
+        self._manifest: Any = None
 
     def paths(self) -> tuple[Path, ...]:
-        """Return the files, sorted by name.
+        """Return the tables, sorted by name; images beside them are left aside.
 
         Raises:
             Problem: G201 when there is none.
         """
         root = Path(self.address).expanduser()
-        found = tuple(path for path in _matches(root) if path.is_file())
+        found = tuple(path for path in _matches(root) if path.is_file() and not is_image(path))
         if not found:
             raise Problem(
                 "G201",
@@ -68,7 +76,15 @@ class FileSource:
         return found
 
     def facts(self) -> SourceFacts:
-        """Read every file once to fingerprint it; names do not matter, contents and order do."""
+        """Read every file once to fingerprint it.
+
+        Names of tables do not matter, contents and order do; of images, what the folder calls
+        them matters as well. Where the folder lies never does.
+        """
+        images = self._of_images()
+        if images is not None:
+            found: SourceFacts = images.facts(self.address)
+            return found
         paths = self.paths()
         return SourceFacts(
             fingerprint=digest_json([digest_file(path) for path in paths]),
@@ -86,10 +102,29 @@ class FileSource:
             Problem: G202 to G206 naming the file, the line or column, and what to do; G213 when a
                 file changes while it is read.
         """
+        images = self._of_images()
+        if images is not None:
+            yield from images.batches(cursor)
+            return
+        yield from self._rows(cursor)
+
+    def _of_images(self) -> Any:
+        """Return the images that are meant; None where tables are."""
+        if self.data.image:
+            if self._manifest is None:
+                # Imported when it is there: it reads tables with the functions of this module.
+                manifests: Any = importlib.import_module("genba.data.sources.manifest")
+                self._manifest = manifests.Manifest(self.paths(), self.data)
+            return self._manifest
+        if self._images is False:
+            self._images = images_of(Path(self.address).expanduser(), self.data)
+        return self._images
+
+    def _rows(self, cursor: JsonObject | None) -> Iterator[tuple[Any, JsonObject]]:
         paths = self.paths()
-        layout = _layout(paths[0], self.wanted)
+        layout = layout_of(paths[0], self.wanted)
         for path in paths[1:]:
-            _layout(path, Wanted(texts=layout.texts, numbers=layout.numbers))
+            layout_of(path, Wanted(texts=layout.texts, numbers=layout.numbers))
         names = [str(path) for path in paths]
         first = names.index(str(cursor["file"])) if cursor else 0
         for path in paths[first:]:
@@ -97,12 +132,64 @@ class FileSource:
             if cursor and str(path) == cursor["file"]:
                 position = Position(offset=int(cursor["offset"]), line=int(cursor["line"]))
             before = path.stat()
-            for batch, behind in _read(path, layout, position):
+            for batch, behind in rows_of(path, layout, position):
                 named = batch.replace_schema_metadata({"file": str(path)})
                 yield named, {"file": str(path), "offset": behind.offset, "line": behind.line}
             after = path.stat()
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise _changed(path)
+
+
+class ImageFolder:
+    """Images below a folder.
+
+    Args:
+        root: The folder.
+        names: Image files and masks, relative to it.
+    """
+
+    def __init__(self, root: Path, names: list[str]) -> None:
+        self.root = root
+        self.names = names
+
+    def facts(self, location: str) -> SourceFacts:
+        """Read every file once to fingerprint names and contents."""
+        return SourceFacts(
+            fingerprint=fingerprint(self.root, self.names),
+            location=location,
+            bytes=sum((self.root / name).stat().st_size for name in self.names),
+            licence=_licence(self.root),
+        )
+
+    def batches(self, cursor: JsonObject | None) -> Iterator[tuple[Any, JsonObject]]:
+        """Yield the images in the order of their names."""
+        # Imported when images are read; a fingerprint does not need it.
+        reader: Any = importlib.import_module("genba.data.sources.imagefiles")
+        wanted, layout = reader.from_folder(self.root, self.names)
+        yield from reader.batches(self.root, wanted, layout, cursor)
+
+
+def images_of(root: Path, data: Data) -> ImageFolder | None:
+    """Return the images of a folder, of a pattern or the one file; None where there are tables."""
+    found = _matches(root)
+    if not are_images(found, data):
+        return None
+    if root.is_dir():
+        return ImageFolder(root, list(image_names(root)))
+    plain = Path(*itertools.takewhile(lambda part: not _WILD.search(part), root.parts))
+    base = plain if plain.is_dir() else plain.parent
+    names = [path.relative_to(base).as_posix() for path in found if is_image(path)]
+    for path in found:
+        if path.is_dir():
+            prefix = path.relative_to(base)
+            names += [(prefix / name).as_posix() for name in image_names(path)]
+    return ImageFolder(base, sorted(names))
+
+
+def _licence(root: Path) -> str:
+    """Say where a folder states its licence."""
+    named = sorted(path.name for path in root.glob("[Ll][Ii][Cc][Ee][Nn][CScs][Ee]*"))
+    return f"see {named[0]}" if named else "not stated"
 
 
 def _matches(root: Path) -> list[Path]:
@@ -170,7 +257,12 @@ def _located(path: Path) -> Iterator[None]:
         ) from problem
 
 
-def _layout(path: Path, wanted: Wanted) -> Layout:
+def layout_of(path: Path, wanted: Wanted) -> Layout:
+    """Return the columns to read from a table.
+
+    Raises:
+        Problem: G202 to G206.
+    """
     kind = _format(path)
     reader: Any = importlib.import_module(_READERS[kind])
     if kind == "parquet":
@@ -179,7 +271,14 @@ def _layout(path: Path, wanted: Wanted) -> Layout:
         return cast(Layout, reader.layout(file.read(HEAD_BYTES), path.name, wanted))
 
 
-def _read(path: Path, layout: Layout, position: Position | None) -> Iterator[tuple[Any, Position]]:
+def rows_of(
+    path: Path, layout: Layout, position: Position | None
+) -> Iterator[tuple[Any, Position]]:
+    """Yield the rows of a table as batches, each with the position behind it.
+
+    Raises:
+        Problem: G202 to G206.
+    """
     kind = _format(path)
     reader: Any = importlib.import_module(_READERS[kind])
     if kind == "parquet":

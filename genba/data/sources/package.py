@@ -1,14 +1,16 @@
-"""Data sets that come in packages of the Python registry; `packaged.toml` lists them."""
+"""Data sets in packages of the Python registry or of Debian; `packaged.toml` lists them."""
 
 import importlib
+import itertools
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from genba.core.codec import decode, nearest
+from genba.core.codec import decode, encode, nearest
+from genba.core.digest import digest_json
 from genba.core.line import Data
 from genba.core.problem import Problem
 from genba.core.protocols import JsonObject, SourceFacts
@@ -18,6 +20,11 @@ from genba.data.sources.files import FileSource
 from genba.runs.progress import Progress, SilentProgress
 
 _TABLE: Final = Path(__file__).with_name("packaged.toml")
+#: Kinds of data sets that are images, and who makes batches of them from the files of a package.
+_PICTURES: Final = {
+    "brick": "genba.data.sources.brick",
+    "fashion-mnist": "genba.data.sources.fashion",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +39,16 @@ class Joined:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """A member that is a pickled table without a clock; see `frames`, which never unpickles it."""
+
+    columns: tuple[str, ...]
+    time: str  # name of the column that is added
+    start: str  # of the first row, ISO 8601 with an offset
+    step_s: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Packaged:
     """One data set of the table."""
 
@@ -39,12 +56,18 @@ class Packaged:
     file: str
     sha256: str
     bytes: int
-    member: str
-    member_sha256: str
     about: str
     licence: str
     attribution: str
+    kind: str = "table"  # or one of images, which has `members` instead of a member
+    member: str = ""
+    member_sha256: str = ""
+    members: Mapping[str, str] = field(default_factory=dict)  # path in the package -> sha256
+    version: int = 1  # of how images are made of the members; part of the fingerprint
+    generated: bool = False  # what is in the data was at least in part made by a program
+    pool: str = ""  # of a Debian package: its path on a mirror
     joined: Joined | None = None
+    frame: Frame | None = None
 
     @property
     def package(self) -> PackageFile:
@@ -60,7 +83,7 @@ def packaged() -> dict[str, Packaged]:
 
     Example:
         >>> sorted(packaged())
-        ['la-haute-borne', 'shuttle']
+        ['brick', 'elecdemand', 'fashion-mnist', 'la-haute-borne', 'shuttle']
     """
     table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
     return {name: decode(Packaged, entry, where=name) for name, entry in table.items()}
@@ -94,9 +117,13 @@ class PackageSource:
         Raises:
             Problem: G902 when it cannot be downloaded, G222 when it is not the pinned file.
         """
-        entry, path = self.entry, self._member()
+        entry = self.entry
+        if entry.kind in _PICTURES:
+            return _pictured(entry)
+        path = self._member()
+        made = digest_json([entry.member_sha256, encode(entry.frame)]) if entry.frame else None
         return SourceFacts(
-            fingerprint=entry.member_sha256,
+            fingerprint=made or entry.member_sha256,
             location=f"{entry.requirement} {entry.member}",
             bytes=path.stat().st_size,
             licence=entry.licence,
@@ -108,6 +135,9 @@ class PackageSource:
 
         A joined column is always there, and is no input unless the line says so.
         """
+        if self.entry.kind in _PICTURES:
+            yield from self._pictures(cursor)
+            return
         path, joined = self._member(), self.entry.joined
         inner = None if cursor is None else {**cursor, "file": str(path)}
         name = f"{self.entry.requirement}!{self.entry.member}"
@@ -118,9 +148,40 @@ class PackageSource:
                 batch = lookup.added(batch, self.data.time, joined.column)
             yield batch.replace_schema_metadata(metadata), {**behind, "file": name}
 
+    def _pictures(self, cursor: JsonObject | None) -> Iterator[tuple[Any, JsonObject]]:
+        """Yield batches of images; those before a cursor are made and passed over."""
+        start = int(cursor["batch"]) if cursor else 0
+        # Imported when images are read; a fingerprint does not need it.
+        maker: Any = importlib.import_module(_PICTURES[self.entry.kind])
+        made = itertools.islice(maker.batches(self._files()), start, None)
+        name = self.entry.requirement
+        for at, batch in enumerate(made, start):
+            yield batch.replace_schema_metadata({"file": name}), {"batch": at + 1}
+
+    def _files(self) -> dict[str, bytes]:
+        """Return the members that images are made of."""
+        entry = self.entry
+        if entry.pool:
+            debian: Any = importlib.import_module("genba.data.sources.deb")
+            path = debian.fetch(entry.package, entry.pool, self.progress)
+            found: dict[str, bytes] = debian.read(path, entry.members)
+            return found
+        return {
+            name: downloads.member(entry.package, name, sha256, self.progress).read_bytes()
+            for name, sha256 in entry.members.items()
+        }
+
     def _member(self) -> Path:
         entry = self.entry
-        return downloads.member(entry.package, entry.member, entry.member_sha256, self.progress)
+        path = downloads.member(entry.package, entry.member, entry.member_sha256, self.progress)
+        if entry.frame is None:
+            return path
+        # Imported when rows are read, as the lookup below.
+        frames: Any = importlib.import_module("genba.data.sources.frames")
+        clock = entry.frame
+        start = frames.FrameClock(column=clock.time, start=clock.start, step_s=clock.step_s)
+        found: Path = frames.converted(path, clock.columns, start)
+        return found
 
     def _own(self, joined: Joined | None) -> Data:
         """Return the data table without the joined column, which the file does not have."""
@@ -143,3 +204,15 @@ class PackageSource:
         # Imported when rows are read; a fingerprint does not need it.
         joins: Any = importlib.import_module("genba.data.sources.joined")
         return joins.Lookup.read(path, joined.time, joined.sum_of)
+
+
+def _pictured(entry: Packaged) -> SourceFacts:
+    """Describe images by their pins: nothing need be there to know whether they were read."""
+    return SourceFacts(
+        fingerprint=digest_json([entry.kind, entry.version, dict(entry.members)]),
+        location=entry.requirement,
+        bytes=entry.bytes,
+        licence=entry.licence,
+        attribution=entry.attribution,
+        generated=entry.generated,
+    )

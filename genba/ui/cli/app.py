@@ -46,7 +46,7 @@ _MAKE, _OPERATE, _ASK = "Make", "Operate", "Ask"
 # docstring because the help must not import the module; a test compares the two.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "init": (_MAKE, "begin:init", "Make the factory's home here, with an example line."),
-    "new": (_MAKE, "new:new", "Write a line by looking at the data, or start a kind of your own."),
+    "new": (_MAKE, "new:new", "Write a line, shipped or guessed from data, or a kind of your own."),
     "check": (_MAKE, "check:check", "Check a line without running it, or a kind by its contract."),
     "run": (_MAKE, "run:run", "Run a line from data to a deployed package."),
     "demo": (_MAKE, "demo:demo", "Show the whole closed loop on real wind-turbine records."),
@@ -55,6 +55,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "feedback": (_OPERATE, "feedback:feedback", "Tell a line what was true."),
     "label": (_OPERATE, "feedback:label", "Show which predictions would teach a line most."),
     "approve": (_OPERATE, "rollout:approve", "Decide on what waits for a person."),
+    "tune": (_OPERATE, "tune:tune", "Change a parameter in service, or show them."),
     "rollback": (_OPERATE, "rollout:rollback", "Return to the package before, at once."),
     "status": (_ASK, "status:status", "Show what every line is doing and what happens next."),
     "trace": (_ASK, "trace:trace", "Walk from a prediction back to the rows that made it."),

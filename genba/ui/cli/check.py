@@ -16,6 +16,7 @@ from genba.testing.kit import CHECKED, kind_of
 from genba.testing.kit import check as check_contract
 from genba.ui.cli.answer import Answer, facts, heading, passed, table
 from genba.ui.cli.line_report import summary
+from genba.ui.cli.lookup import line_path
 from genba.ui.cli.options import DEFAULT, Options
 
 
@@ -48,7 +49,7 @@ def check(
         )
     if not _means_an_entry(name):
         _refuse("--address", address, "is for a source; this is a line file", name)
-        return _check_line(Path(name), set_)
+        return _check_line(line_path(name), set_)
     _refuse("--set", " ".join(set_), "is for a line file; this is an entry of the catalog", name)
     kind = _kind_of(name)
     if kind != "source":
@@ -59,7 +60,7 @@ def check(
 def _means_an_entry(given: str) -> bool:
     """Tell a name of the catalog from a path; a file that is there is always a line file."""
     path = Path(given)
-    if path.is_file() or path.suffix == ".toml" or len(path.parts) != 1:
+    if line_path(given).is_file() or path.suffix == ".toml" or len(path.parts) != 1:
         return False
     known = [name for kind in CHECKED for name in names(kind)]
     return given in known or nearest(given, known) is not None or _is_unbuilt(path)

@@ -1,8 +1,9 @@
 """`genba feedback` and `genba label`: what people know, and what is worth asking them."""
 
 import getpass
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +11,12 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 
 from genba.core.problem import Problem
-from genba.data.feedback import FeedbackReport, queue, read_csv, receive
+from genba.data.feedback import FeedbackReport, read_file, receive
+from genba.data.feedback.labels import classes_of, task_of
+from genba.loop.queue import QueueItem, queue
+from genba.store.home import Store
 from genba.ui.cli.answer import Answer, facts, heading, table
-from genba.ui.cli.figures import moment, number
+from genba.ui.cli.figures import number, when
 from genba.ui.cli.lookup import LAST, known_line, newest_prediction, open_home
 from genba.ui.cli.options import DEFAULT, Options
 
@@ -29,19 +33,23 @@ _OUTCOMES: Final = {
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Said:
-    """One thing that one person says about one prediction."""
-
-    prediction: str = ""
-    """Id of the prediction, or "last"; or give --entity and --time instead."""
+    """Whom and what it is about besides, and who says it."""
 
     entity: str = ""
-    """Which machine."""
+    """Which machine; with --time, instead of the id of a prediction."""
 
     time: str = ""
     """When: ISO 8601, UTC where no offset is given."""
 
-    value: str = ""
-    """What was true, such as anomaly or normal."""
+    mask: Path | None = None
+    """Image that is not black where the defect is."""
+
+    region: str = ""
+    """Where the defect is: boxes x,y,width,height or polygons x,y x,y x,y, separated by
+    semicolons; fractions of the image, or pixels."""
+
+    kind: str = ""
+    """label, correction or comment (default: label where there is a value)."""
 
     author: str = ""
     """Who says so (default: your login name)."""
@@ -49,10 +57,10 @@ class Said:
     comment: str = ""
     """In words."""
 
-    @property
-    def row(self) -> dict[str, str]:
-        """What was given, as a row of feedback."""
-        given = {key: value for key, value in asdict(self).items() if value}
+    def row(self, prediction: str, value: str) -> dict[str, Any]:
+        """Return what was given as a row of feedback; empty when nothing was."""
+        said = {"prediction": prediction, "value": value, **asdict(self)}
+        given = {name: what for name, what in said.items() if what}
         return {**given, "author": self.author or getpass.getuser()} if given else {}
 
 
@@ -62,6 +70,8 @@ NOTHING: Final = Said()
 def feedback(
     name: str,
     /,
+    prediction: str = "",
+    value: str = "",
     *,
     file: Path | None = None,
     said: Said = NOTHING,
@@ -71,25 +81,28 @@ def feedback(
 
     Args:
         name: The line.
-        file: CSV with the columns prediction, or entity and time; value; author; comment.
-        said: One thing, instead of a file.
+        prediction: Id of the prediction, or "last"; or give --entity and --time instead.
+        value: What was true: anomaly, normal, the name of a class, a number.
+        file: CSV or JSON Lines with the fields prediction, or entity and time; value; mask (a path
+            beside the file) or region; kind; author; comment.
+        said: More about the one thing.
         options: Common options.
     """
-    says_something = bool(said.value or said.comment)
-    if (file is None) != says_something or (file and said.row):
+    row = said.row(prediction, value)
+    if (file is None) != bool(value or said.comment) or (file and row):
         raise Problem(
             "G110",
-            "Give either --file, or one thing with --prediction and --value or --comment.",
+            "Give either --file, or a prediction and a value or --comment.",
             tries=[
                 f"genba feedback {name} --file labels.csv",
-                f"genba feedback {name} --prediction ID --value anomaly --author me",
+                f"genba feedback {name} last anomaly --author me",
             ],
         )
     with open_home(options) as store:
         line = known_line(store, name)
-        if said.prediction == LAST:
-            said = replace(said, prediction=newest_prediction(store, line.name))
-        rows: Iterable[Mapping[str, Any]] = read_csv(file) if file else [said.row]
+        if prediction == LAST:
+            row["prediction"] = newest_prediction(store, line.name)
+        rows: Iterable[Mapping[str, Any]] = read_file(file) if file else [row]
         report = receive(store, line.name, rows, source="csv" if file else "cli")
     return Answer(
         data={"line": name, **asdict(report), "rows": report.rows},
@@ -128,32 +141,45 @@ def label(name: str, /, *, limit: int = 10, options: Options = DEFAULT) -> Answe
         options: Common options.
     """
     with open_home(options) as store:
-        items = queue(store, known_line(store, name).name, limit=limit)
-    rows = [
-        [
-            item.prediction,
-            item.entity or "-",
-            "-" if item.time_ms is None else moment(item.time_ms),
-            ", ".join(item.reasons),
-        ]
-        for item in items
-    ]
+        line = known_line(store, name)
+        items = queue(store, line.name, limit=limit)
+        words = _words(store, line.name)
     blocks: list[RenderableType] = [heading(f"What {name} would learn most from")]
-    blocks.append(
-        table(["prediction", "entity", "time", "why"], rows, whole=("prediction",))
-        if rows
-        else facts(
-            [
-                ("", "No prediction waits for a label."),
-            ]
-        )
-    )
-    first = items[0].prediction if items else "ID"
+    if items:
+        blocks.append(_questions(items))
+    else:
+        blocks.append(facts([("", "No prediction waits for a label.")]))
+    asked = items[0].prediction if items else "ID"
     return Answer(
-        data={"line": name, "queue": [asdict(item) for item in items]},
+        data={"line": name, "queue": [asdict(item) for item in items], "words": words},
         blocks=blocks,
-        next=(
-            f"genba feedback {name} --prediction {first} --value anomaly",
-            f"genba feedback {name} --prediction {first} --value normal",
-        ),
+        next=tuple(f"genba feedback {name} {asked} {shlex.quote(word)}" for word in words[:2]),
     )
+
+
+def _words(store: Store, line: str) -> tuple[str, ...]:
+    """Return what may be said about a line's predictions, the commonest first."""
+    return task_of(store, line).corrections(classes_of(store, line))
+
+
+def _questions(items: Sequence[QueueItem]) -> RenderableType:
+    """Return the queue as a table, without columns that say nothing."""
+    columns = {
+        "prediction": [item.prediction for item in items],
+        "entity": [item.entity or "" for item in items],
+        "time": ["" if item.time_ms is None else when(item.time_ms) for item in items],
+        "answer": [_answer(item) for item in items],
+        "why": [", ".join(item.reasons) for item in items],
+    }
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    rows = [[cell or "-" for cell in row] for row in zip(*shown.values(), strict=True)]
+    return table(list(shown), rows, whole=("prediction",))
+
+
+def _answer(item: QueueItem) -> str:
+    """Return what was answered: the class, or whether it was an alarm."""
+    if item.answer is not None:
+        return item.answer
+    if item.alarm is not None:
+        return "alarm" if item.alarm else "no alarm"
+    return "" if item.score is None else f"score {item.score:.2f}"

@@ -12,6 +12,7 @@ _SHORT: Final = 12  # characters of a digest that are shown; commands accept the
 _LARGE: Final = 10_000
 _SMALL: Final = 1e-3
 _TINY: Final = 1e-6
+_CLOCK_FROM_MS: Final = 10**11  # smaller times are counts, not dates since 1973
 _MINUTE, _HOUR, _DAY = 60, 3_600, 86_400
 
 
@@ -85,6 +86,16 @@ def moment(time_ms: int) -> str:
         '1970-01-01 00:00:00 UTC'
     """
     return f"{datetime.fromtimestamp(time_ms / 1_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def when(time_ms: int) -> str:
+    """Write the time of a row: a moment, or a count such as of cycles where it is small.
+
+    Example:
+        >>> when(1_420_030_800_000), when(226)
+        ('2014-12-31 13:00:00 UTC', '226')
+    """
+    return moment(time_ms) if abs(time_ms) >= _CLOCK_FROM_MS else number(time_ms)
 
 
 def size(count: float) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 from genba.core.line import Check
 from genba.core.problem import Problem
 from genba.data.clock import Clock
+from genba.data.roles import is_answer
 
 _TIME: Final = re.compile(r"time|date|stamp|^ts$|^t$|datum|zeit", re.IGNORECASE)
 _ENTITY: Final = re.compile(
@@ -21,12 +22,14 @@ _LABEL: Final = re.compile(
     r"^(is_?)?(label|anomaly|anomalous|outlier|fault|faulty|failure|defect|alarm|target|class|y)s?$",
     re.IGNORECASE,
 )
+_UNNAMED: Final = re.compile(r"column_\d+")
 _BINARY: Final = frozenset(
     {"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "normal", "anomaly", "ok", "fault"}
 )
 _EARLIEST_MS: Final = 631_152_000_000  # 1990-01-01
 _MOST_ENTITIES: Final = 1_000
 _ROWS_EACH: Final = 10  # an entity has at least so many rows, on average
+_FEWEST_UNITS: Final = 3
 _FAR: Final = 10.0  # widths of the middle 98 % that a value lies outside of it to look like a fault
 _KEPT: Final = 3.0  # widths that the proposed check leaves
 
@@ -35,6 +38,7 @@ _KEPT: Final = 3.0  # widths that the proposed check leaves
 class Guess:
     """What the columns seem to mean, and why, by the dotted path of the setting."""
 
+    kind: str = "table"  # of data: a key of `catalog.GUESSED_TASKS`
     time: str | None = None
     entity: str | None = None
     label: str | None = None
@@ -53,18 +57,33 @@ def guess(frame: pl.DataFrame) -> Guess:
         ('date', 'fault', ('flow',))
     """
     reasons: dict[str, str] = {}
-    time = _time(frame, reasons)
+    if frame.width and all(_UNNAMED.fullmatch(name) for name in frame.columns):
+        reasons["data.source"] = "guessed: no header line, so columns are column_1, column_2, …"
+    time = time_column(frame, reasons)
     label = _label(frame, [time], reasons)
-    entity = _entity(frame, [time, label], reasons)
+    units = None if time else _units(frame, label, reasons)
+    entity, time = units or (_entity(frame, [time, label], reasons), time)
     taken = {time, label, entity}
-    inputs = tuple(c.name for c in frame if c.name not in taken and _is_sensor(c))
+    sensors = [c.name for c in frame if c.name not in taken and _is_sensor(c)]
+    inputs = tuple(name for name in sensors if not is_answer(name))
+    if len(inputs) < len(sensors):
+        told = ", ".join(name for name in sensors if name not in inputs)
+        reasons["data.inputs"] = f"guessed: left out as answers, by their names: {told}"
     checks = {} if label else _checks(frame, inputs, reasons)  # what is far may be the anomaly
+    kind = "run to failure" if units else "table"
     return Guess(
-        time=time, entity=entity, label=label, inputs=inputs, checks=checks, reasons=reasons
+        kind=kind,
+        time=time,
+        entity=entity,
+        label=label,
+        inputs=inputs,
+        checks=checks,
+        reasons=reasons,
     )
 
 
-def _time(frame: pl.DataFrame, reasons: dict[str, str]) -> str | None:
+def time_column(frame: pl.DataFrame, reasons: dict[str, str]) -> str | None:
+    """Return the column whose values are times, and say why; None where there is none."""
     dated = [c for c in frame if isinstance(c.dtype, pl.Datetime) or c.dtype == pl.Date]
     named = [c for c in frame if _TIME.search(c.name) and not isinstance(c.dtype, pl.Boolean)]
     texts = [c for c in frame if c.dtype == pl.String]
@@ -79,6 +98,30 @@ def _time(frame: pl.DataFrame, reasons: dict[str, str]) -> str | None:
         if read.null_count() - values.null_count() <= len(values) // 100:
             reasons["data.time"] = "guessed: its values are times"
             return column
+    return None
+
+
+def _units(
+    frame: pl.DataFrame, label: str | None, reasons: dict[str, str]
+) -> tuple[str, str] | None:
+    """Return the columns of unit and cycle: a count that begins anew with every unit."""
+    free = [c for c in _free(frame, [label]) if c.dtype.is_integer() or c.dtype == pl.String]
+    for count in (c for c in free if c.dtype.is_integer()):
+        begins = (count.diff().fill_null(0) != 1).sum()
+        if not _FEWEST_UNITS <= begins <= min(_MOST_ENTITIES, len(count) // _ROWS_EACH):
+            continue
+        for unit in (c for c in free if c.name != count.name and 1 < c.n_unique() <= begins):
+            same = (unit == unit.shift(1)).fill_null(value=False)
+            if ((count.diff().fill_null(0) == 1) == same).all():
+                if (named := unit.n_unique()) < begins:  # files that number their units alike
+                    reasons["data.entity"] = (
+                        f"guessed: none; {unit.name} names {named} units, but {begins} lives begin:"
+                        " give one file, or make the names differ"
+                    )
+                    return None
+                reasons["data.entity"] = f"guessed: {begins} units, one after the other"
+                reasons["data.time"] = "guessed: it counts from the beginning of every unit"
+                return unit.name, count.name
     return None
 
 

@@ -9,14 +9,20 @@ def summary(line: Line) -> list[tuple[str, str]]:
     """Return what a line states and what it leaves to be derived, as names and values."""
     data, limits = line.data, encode(line.target.limits)
     gates = [f"{name} {bounds(limit.min, limit.max)}" for name, limit in line.gates.items()]
+    stated = [
+        ("time", data.time or ""),
+        ("entity", data.entity or ""),
+        ("inputs", ", ".join(data.inputs)),
+        ("known", ", ".join(data.known)),
+        ("output", data.output or ""),
+        ("label", data.label or ""),
+        ("options", "; ".join(f"{name} {value}" for name, value in line.options.items())),
+    ]
     return [
         ("line", f"{line.name} ({line.task})"),
         ("source", data.source),
-        ("time", data.time or "no clock; rows in the order they come"),
-        ("entity", data.entity or "one for all rows"),
-        ("inputs", ", ".join(data.inputs) or "derived from the data"),
-        ("output", data.output or "none: every sensor is judged by the others"),
-        ("label", data.label or "none"),
+        *((name, value) for name, value in stated if value),
+        ("derived", "what is not said here; the run prints it"),
         ("budget", f"{number(line.train.budget.minutes)} min, {line.train.budget.trials} trials"),
         ("gates", "; ".join(gates) or "none: nothing stops this line"),
         ("target", line.target.device),

@@ -12,7 +12,7 @@ from genba.core.problem import Problem
 from genba.core.protocols import Source
 from genba.core.resolve import resolve
 from genba.data.formats import delimited
-from genba.data.formats.batch import MISSING, OWN
+from genba.data.formats.batch import OWN
 from genba.data.formats.blocks import HEAD_BYTES
 from genba.data.sources import cache
 from genba.data.sources.files import FileSource
@@ -93,17 +93,7 @@ def _read(path: Path, rows: int) -> pl.DataFrame:
     with _open(path, magic) as file:
         if head.lstrip().startswith(b"{"):
             return pl.read_ndjson(file, n_rows=rows, infer_schema_length=_SAMPLE)
-        found = delimited.dialect(head, path.name, ())
-        return pl.read_csv(
-            file,
-            separator=found.delimiter,
-            decimal_comma=found.decimal == ",",
-            null_values=list(MISSING),
-            infer_schema_length=_SAMPLE,
-            n_rows=rows,
-            ignore_errors=True,
-            truncate_ragged_lines=True,
-        )
+        return delimited.look(file, path.name, rows)
 
 
 def _open(path: Path, magic: bytes) -> BinaryIO:

@@ -53,23 +53,32 @@ def known_line(store: Store, name: str) -> Line:
     )
 
 
+def line_path(text: str) -> Path:
+    """Return the file of a line; NAME is NAME.toml, often beside a folder of data called NAME."""
+    path = Path(text)
+    beside = path.with_suffix(".toml")
+    return beside if not path.suffix and not path.is_file() and beside.is_file() else path
+
+
 def file_or_name(store: Store, text: str, overrides: tuple[str, ...] = ()) -> Line:
-    """Return the line of a file, or the recorded line of a name where there is no such file.
+    """Return the line of a file; NAME is NAME.toml, or the recorded line where there is no file.
 
     Raises:
         Problem: As `load_line`, G109 for `--set` on a recorded line that has no file.
     """
-    path = Path(text)
-    if not path.suffix and not path.exists() and store.ledger.find("line", line=text, limit=1):
-        if overrides:
-            raise Problem(
-                "G109",
-                f"--set changes a line file; {text} is only a name.",
-                where=f"--set {overrides[0]}",
-                tries=[f"genba run {text}.toml --set {overrides[0]}"],
-            )
-        return known_line(store, text)
-    return load_line(path, overrides)
+    path = line_path(text)
+    if path.suffix or path.is_file():
+        return load_line(path, overrides)
+    if not store.ledger.find("line", line=text, limit=1):
+        return load_line(path if path.is_dir() else path.with_suffix(".toml"), overrides)
+    if overrides:
+        raise Problem(
+            "G109",
+            f"--set changes a line file; {text} is only a name.",
+            where=f"--set {overrides[0]}",
+            tries=[f"genba run {text}.toml --set {overrides[0]}"],
+        )
+    return known_line(store, text)
 
 
 def find_record(store: Store, kinds: tuple[str, ...], text: str, what: str) -> Record:
@@ -113,7 +122,7 @@ def newest_prediction(store: Store, line: str | None = None) -> str:
         "No prediction was made in this home yet.",
         where=str(store.path),
         why="Predictions are written at least every second while there are any.",
-        tries=["genba up", f"genba predict {line or 'LINE'} --input rows.csv"],
+        tries=["genba up", f"genba predict {line or 'LINE'} --input FILE"],
     )
 
 

@@ -1,49 +1,60 @@
-"""`genba predict`: answers for the rows of a file, from the server or from the package itself."""
+"""`genba predict`: answers for rows or images, from the server or from the package itself."""
 
-import csv
-import io
 import os
+import shlex
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
-from rich.console import RenderableType
+from cyclopts import Parameter
 
 from genba.core.codec import decode
-from genba.core.line import Data, Line
+from genba.core.line import Line
 from genba.core.problem import Problem
-from genba.core.protocols import Array, Samples, Task, Tensors
 from genba.core.resolve import resolve
+from genba.core.task import Task
 from genba.core.values import Manifest
-from genba.data.intake import Intake
-from genba.data.sources.files import FileSource
-from genba.edge.package import load
-from genba.edge.predict import Predictor
-from genba.serve.client import Client
+from genba.stages.explain import Explained, explain
+from genba.stages.tune import values
 from genba.store.home import Store
 from genba.store.io import write_durable
-from genba.ui.cli.answer import Answer, facts, heading, table
-from genba.ui.cli.figures import moment, number, short
+from genba.ui.cli import heatmap, predict_ask, predict_report
+from genba.ui.cli.answer import Answer, heading
+from genba.ui.cli.figures import number
 from genba.ui.cli.lookup import find_record, known_line, open_home, stable_of
 from genba.ui.cli.options import DEFAULT, Options
+from genba.ui.cli.predict_ask import Ask, Made, answers, complete
+from genba.ui.cli.predict_input import Part, as_json, parts
+from genba.ui.cli.predict_report import Reading
+from genba.ui.cli.trace_why import explained
 
-_BATCH: Final = 256  # rows of one request
-_MOST_ROWS: Final = 1_000_000
-_SHOWN: Final = 12
 _URL: Final = "http://127.0.0.1:8080"
+_NOT_PRINTED: Final = ("map", "mask", "embedding", "look")
 
 
+@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rows:
-    """Rows of a file as samples of a package."""
+class More:
+    """What may be asked for besides the answers."""
 
-    samples: Samples
-    entities: tuple[str, ...]  # one per sample
-    rejected: Mapping[str, int]
+    to: Path | None = None
+    """Write every prediction to this CSV file."""
+
+    save_map: Path | None = None
+    """Write images with what is unusual in red: a PNG file, for several images a folder."""
+
+    explain: bool = False
+    """Say why: what drove the strongest answer, and the known cases that are most alike."""
+
+    every: bool = False
+    """Forecast from every row, not only from the newest."""
+
+
+NOTHING_MORE: Final = More()
 
 
 def predict(
@@ -51,44 +62,49 @@ def predict(
     /,
     *,
     input_: Path,
-    to: Path | None = None,
     local: str | None = None,
     url: str = "",
+    more: More = NOTHING_MORE,
     options: Options = DEFAULT,
 ) -> Answer:
     """Ask a line for predictions.
 
     Args:
         name: The line.
-        input_: Rows as CSV, Parquet or JSON Lines, with the line's columns.
-        to: Write every prediction to this CSV file.
+        input_: Rows as CSV, Parquet or JSON Lines with the line's columns (for a forecast the
+            history, and behind it what is known of the future); or an image, a folder, a pattern.
         local: Do not ask the server: run this package here, or "stable" for the one in production.
         url: The server (default: $GENBA_URL, else http://127.0.0.1:8080).
+        more: What else to write or say.
         options: Common options.
     """
     with open_home(options) as store:
         line = known_line(store, name)
         package = _package(store, line, local)
         manifest = decode(Manifest, store.ledger.get("package", package))
-        rows = read_rows(line, manifest, input_)
-        if local is None:
-            made = _ask(url or os.environ.get("GENBA_URL") or _URL, line.name, rows)
-        else:
-            loaded = load(store.blobs.read(package), store.blobs.read, expect=package)
-            made = _here(Predictor(loaded), package, rows)
-    plain = _plain(line, rows, made)
-    if to:
-        write_durable(to.absolute(), _csv(plain).encode())
-    return Answer(
-        data={
-            "line": name,
-            "rows": len(plain),
-            "rejected": dict(rows.rejected),
-            "packages": dict(Counter(r["package"] for r in plain)),
-            "predictions": plain,
-        },
-        blocks=_blocks(name, plain, rows, to),
-        next=_next(name, _strongest(plain)[0]),
+        reading = Reading(manifest, manifest.classes)
+        taken = _Taken(line, manifest, reading, more, not input_.is_file())
+        wanted = _wanted(manifest, more)
+        asks: AbstractContextManager[Ask] = (
+            predict_ask.server(url or os.environ.get("GENBA_URL") or _URL, name, manifest, wanted)
+            if local is None
+            else predict_ask.here(store, package, manifest, wanted)
+        )
+        with asks as ask:
+            asked = parts(line, manifest, input_, taken.rejected, every=more.every)
+            taken.take_all(answers(asked, ask, taken.rejected))
+        if not taken.plain:
+            raise _nothing(input_)
+        why = taken.explained(store) if more.explain else None
+    return _answer(taken, why)
+
+
+def _nothing(path: Path) -> Problem:
+    return Problem(
+        "G722",
+        f"{path} has no row that can be used.",
+        where=str(path),
+        tries=[f"head -3 {path}", "genba explain G722"],
     )
 
 
@@ -98,216 +114,125 @@ def _package(store: Store, line: Line, local: str | None) -> str:
     return stable_of(store, line.name)
 
 
-def read_rows(line: Line, manifest: Manifest, path: Path) -> Rows:
-    """Turn the rows of a file into samples.
-
-    Checks are not applied: what a package makes of impossible values is its own business.
-
-    Args:
-        line: Says which columns mean what.
-        manifest: Of the package that will be asked; says how rows become samples.
-        path: CSV, Parquet or JSON Lines; or a pattern.
-
-    Raises:
-        Problem: What the reader says of a file it cannot read; G722 when it is too large.
-    """
-    sensors = tuple(str(s) for s in manifest.settings["sensors"])
-    output = line.data.output
-    data = Data(
-        source=f"files:{path}",
-        time=line.data.time,
-        entity=line.data.entity,
-        inputs=tuple(s for s in sensors if s != output),
-        output=output,
-    )
-    intake = Intake(data)
-    frames: list[pl.DataFrame] = []
-    for batch, _ in FileSource(str(path), data).batches():
-        frames.append(intake.take(batch)[0])
-        if intake.read > _MOST_ROWS:
-            raise Problem(
-                "G722",
-                f"{path} has more than {_MOST_ROWS:,} rows.",
-                where=str(path),
-                why="genba predict holds all rows of its input at once.",
-                tries=[f"split -l {_MOST_ROWS // 2} {path}", "genba explain G722"],
-            )
-    if not frames or not sum(map(len, frames)):
+def _wanted(manifest: Manifest, more: More) -> tuple[str, ...]:
+    maps = [t.name for t in manifest.signature.outputs if t.role == "map"]
+    if more.save_map and not maps:
         raise Problem(
-            "G722",
-            f"{path} has no row that can be used.",
-            where=str(path),
-            why="; ".join(f"{n} rows: {why}" for why, n in intake.rejected.items()),
-            tries=[f"head -3 {path}", "genba explain G722"],
+            "G110",
+            f"The line {manifest.line} answers no heat map.",
+            tries=[f"genba predict {manifest.line} --input FILE"],
         )
-    frame = pl.concat(frames).sort("code", "time", "row")
-    return _samples(line, manifest, frame, intake)
+    plain = [t.name for t in manifest.signature.outputs if t.role not in _NOT_PRINTED]
+    return (*plain, *(maps if more.save_map else ()))
 
 
-def _samples(line: Line, manifest: Manifest, frame: pl.DataFrame, intake: Intake) -> Rows:
-    task: Task = resolve("task", line.task)()
-    parts: list[Samples] = []
-    entities: list[str] = []
-    for part in frame.partition_by("code", maintain_order=True):
-        name = intake.entities[int(part["code"][0])]
-        columns = {c: part[c].to_numpy() for c in part.columns if part.schema[c].is_numeric()}
-        index = manifest.entities.index(name) if name in manifest.entities else -1
-        columns["entity"] = np.full(len(part), index, dtype=np.int32)
-        columns["label"] = np.full(len(part), np.nan)
-        samples = task.samples(columns, manifest.settings)
-        parts.append(samples)
-        entities += [name] * len(samples.row)
-    return Rows(samples=_joined(parts), entities=tuple(entities), rejected=dict(intake.rejected))
+@dataclass(kw_only=False, slots=True)
+class _Taken:
+    """What was answered so far."""
 
+    line: Line
+    manifest: Manifest
+    reading: Reading
+    more: More
+    several: bool  # more than one file may be asked about
+    plain: list[dict[str, Any]] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    maps: set[Path] = field(default_factory=set)
+    strongest: tuple[tuple[bool, float], Part, str] | None = None  # rank, sample, package
 
-def _joined(parts: Sequence[Samples]) -> Samples:
-    tensors = {n: np.concatenate([p.tensors[n] for p in parts]) for n in parts[0].tensors}
-    names = ("entity", "time", "row", "label", "truth")
-    arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
-    return replace(parts[0], tensors=tensors, **arrays)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Made:
-    """Predictions of some consecutive rows."""
-
-    outputs: Tensors
-    ids: tuple[str, ...]  # empty for a package that was run here
-    package: str
-    role: str
-
-
-def _slices(rows: Rows) -> Iterator[slice]:
-    for start in range(0, len(rows.entities), _BATCH):
-        yield slice(start, start + _BATCH)
-
-
-def _ask(url: str, line: str, rows: Rows) -> list[Made]:
-    made = []
-    tensors = {n: t for n, t in rows.samples.tensors.items() if n != "entity"}
-    with Client(url, key=os.environ.get("GENBA_SERVE_KEY")) as client:
-        for part in _slices(rows):
-            answer = client.infer(
-                line,
-                {n: t[part] for n, t in tensors.items()},
-                entities=rows.entities[part],
-                times=rows.samples.time[part],
-            )
-            made.append(
-                Made(
-                    outputs=answer.outputs,
-                    ids=answer.predictions,
-                    package=answer.package,
-                    role=answer.role,
-                )
-            )
-    return made
-
-
-def _here(predictor: Predictor, package: str, rows: Rows) -> list[Made]:
-    try:
-        return [
-            Made(
-                outputs=predictor.predict({n: t[p] for n, t in rows.samples.tensors.items()}),
-                ids=(),
-                package=package,
-                role="local",
-            )
-            for p in _slices(rows)
-        ]
-    finally:
-        predictor.engine.close()
-
-
-def _plain(line: Line, rows: Rows, made: Sequence[Made]) -> list[dict[str, Any]]:
-    """Return one JSON object per row, with what was asked and what was answered."""
-    plain = []
-    at = 0
-    for part in made:
-        outputs = {n: np.asarray(t) for n, t in part.outputs.items()}
-        for i in range(len(next(iter(outputs.values())))):
-            time_ms = int(rows.samples.time[at]) if line.data.time else None
-            plain.append(
-                {
-                    "row": int(rows.samples.row[at]),
-                    "entity": rows.entities[at] if line.data.entity else None,
-                    "time_ms": time_ms,
-                    **{n: _value(t[i]) for n, t in outputs.items()},
-                    "prediction": part.ids[i] if part.ids else None,
-                    "package": part.package,
-                    "role": part.role,
+    def take_all(self, made: Iterable[Made]) -> None:
+        """Take answers as they come."""
+        for one in made:
+            outputs = {n: np.asarray(t) for n, t in one.outputs.items()}
+            for index in range(len(one.part)):
+                row = self._row(one, index)
+                row |= {
+                    n: as_json(t[index].tolist())
+                    for n, t in outputs.items()
+                    if self.manifest_role(n) not in _NOT_PRINTED
                 }
-            )
-            at += 1
-    return plain
+                row |= {
+                    "prediction": one.ids[index] if one.ids else None,
+                    "package": one.package,
+                    "role": one.role,
+                }
+                if (called := self.reading.class_of(row)) is not None:
+                    row["class_name"] = called
+                self.plain.append(row)
+                self._rank(row, one, index)
+            if self.more.save_map:
+                self._save_maps(one, self.more.save_map)
+
+    def manifest_role(self, output: str) -> str:
+        """Return what an output is for."""
+        return next(t.role for t in self.manifest.signature.outputs if t.name == output)
+
+    def explained(self, store: Store) -> Explained | None:
+        """Explain the strongest answer, with the package that gave it."""
+        if self.strongest is None:
+            return None
+        _, part, package = self.strongest
+        manifest = decode(Manifest, store.ledger.get("package", package))
+        return explain(store, package, complete(part, manifest, values(store, package, manifest)))
+
+    def _row(self, made: Made, index: int) -> dict[str, Any]:
+        part = made.part
+        row: dict[str, Any] = {"row": int(part.rows[index])}
+        if part.names[index]:
+            row["file"] = part.names[index]
+        clock = self.line.data.time is not None and part.times is not None
+        row["entity"] = part.entities[index] if self.line.data.entity else None
+        row["time_ms"] = int(part.times[index]) if clock and part.times is not None else None
+        return row
+
+    def _rank(self, row: dict[str, Any], made: Made, index: int) -> None:
+        alarm = self.reading.value(row, "alarm") is True
+        rank = (alarm, float(self.reading.value(row, "score") or 0.0))
+        if self.more.explain and (self.strongest is None or rank > self.strongest[0]):
+            self.strongest = (rank, made.part.some(slice(index, index + 1)), made.package)
+
+    def _save_maps(self, made: Made, target: Path) -> None:
+        heat = next(n for n in made.outputs if self.manifest_role(n) == "map")
+        image = next(t.name for t in self.manifest.signature.inputs if t.role == "image")
+        for index, name in enumerate(made.part.names):
+            place = heatmap.place_of(target, name, self.maps, several=self.several)
+            data = made.part.tensors[image][index]
+            heatmap.write(place, heatmap.overlay(data, np.asarray(made.outputs[heat])[index]))
 
 
-def _value(value: Array) -> Any:
-    """Return a number, or a list of them; what is not a number is None, as JSON has no NaN."""
-    plain = value.tolist()
-    if isinstance(plain, list):
-        plain = [None if isinstance(v, float) and not np.isfinite(v) else v for v in plain]
-        return plain[0] if len(plain) == 1 else plain
-    return None if isinstance(plain, float) and not np.isfinite(plain) else plain
+def _answer(taken: _Taken, why: Explained | None) -> Answer:
+    name, plain, more = taken.line.name, taken.plain, taken.more
+    told = [("rejected", f"{number(n)}: {reason}") for reason, n in taken.rejected.items()]
+    if more.to:
+        write_durable(more.to.absolute(), predict_report.as_csv(plain).encode())
+        told.append(("written", f"{more.to}, every prediction"))
+    if taken.maps:
+        told.append(("maps", ", ".join(sorted(map(str, taken.maps))[:3])))
+    blocks = predict_report.blocks(name, plain, taken.reading, told)
+    data = {
+        "line": name,
+        "rows": len(plain),
+        "rejected": dict(taken.rejected),
+        "packages": dict(Counter(row["package"] for row in plain)),
+        "predictions": plain,
+        "maps": sorted(map(str, taken.maps)),
+    }
+    if why is not None:
+        data["explanation"] = why.to_json()
+        blocks += [heading("Why"), *explained(why.to_json())]
+    return Answer(data=data, blocks=blocks, next=_next(taken))
 
 
-def _csv(plain: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(plain[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(plain)
-    return text.getvalue()
-
-
-def _blocks(
-    name: str, plain: Sequence[Mapping[str, Any]], rows: Rows, to: Path | None
-) -> list[RenderableType]:
-    alarms = [r for r in plain if r.get("alarm") is True]
-    title = f"{name}: {number(len(plain))} predictions, {number(len(alarms))} alarms"
-    grid = table(
-        ["prediction", "entity", "time", "score", "alarm", "expected"],
-        [_row(r) for r in _strongest(plain)[:_SHOWN]],
-        right=("score", "expected"),
-        whole=("prediction",),
-    )
-    pairs = [
-        ("package", ", ".join(short(p) for p in dict.fromkeys(r["package"] for r in plain))),
-        *(("rejected", f"{number(n)} rows: {why}") for why, n in rows.rejected.items()),
-    ]
-    if to:
-        pairs.append(("written", f"{to}, every prediction"))
-    what = "the strongest alarms" if alarms else "the first rows; no alarm"
-    return [
-        heading(title, mark="wait" if alarms else "yes"),
-        facts([("shown", what)]),
-        grid,
-        facts(pairs),
-    ]
-
-
-def _strongest(plain: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Return the alarms, the highest score first; everything in its order when there is none."""
-    alarms = [r for r in plain if r.get("alarm") is True]
-    return sorted(alarms, key=lambda r: -float(r.get("score") or 0.0)) or plain
-
-
-def _row(one: Mapping[str, Any]) -> list[RenderableType]:
-    expected = one.get("expected")
-    score = one.get("score")
-    return [
-        str(one["prediction"] or f"row {one['row']}"),
-        str(one["entity"] or "-"),
-        "-" if one["time_ms"] is None else moment(int(one["time_ms"])),
-        "-" if score is None else number(float(score)),
-        "ALARM" if one.get("alarm") else "",
-        number(expected) if isinstance(expected, float) else "-",
-    ]
-
-
-def _next(name: str, first: Mapping[str, Any]) -> tuple[str, ...]:
-    if not first["prediction"]:
+def _next(taken: _Taken) -> tuple[str, ...]:
+    first = predict_report.strongest(taken.plain, taken.reading)[0]
+    name, prediction = taken.line.name, first["prediction"]
+    if not prediction:
         return ("genba up",)
+    task: Task = resolve("task", taken.line.task)()
+    words = task.corrections(taken.manifest.classes)
+    said = taken.reading.class_of(first)
+    value = said if said in words else words[0] if words else "VALUE"
     return (
-        f"genba trace {first['prediction']}",
-        f"genba feedback {name} --prediction {first['prediction']} --value anomaly",
+        f"genba trace {prediction}",
+        f"genba feedback {name} --prediction {prediction} --value {shlex.quote(value)}",
     )

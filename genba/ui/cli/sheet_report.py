@@ -8,6 +8,8 @@ from rich.console import RenderableType
 from genba.ui.cli.answer import facts, table
 from genba.ui.cli.figures import moment, number, seconds, short, size
 
+_SPLITS: Final = ("train", "calibrate", "test", "purged")
+_HOW: Final = {"good": "class, most defects to test with"}
 _COLUMNS: Final = ("role", "count", "missing", "min", "median", "mean", "max", "std")
 _ENTITIES: Final = 8
 
@@ -16,19 +18,33 @@ Pairs = list[tuple[str, RenderableType]]
 
 
 def blocks(sheet: Sheet) -> list[RenderableType]:
-    """Return what a sheet says: rows, time, entities, splits, label, source, columns."""
+    """Return what a sheet says: rows, time, entities, splits, label, source, columns, classes."""
     pairs: Pairs = [
         *_rows(sheet.get("rows") or {}),
         *_time(sheet.get("time") or {}),
         *_entities(sheet.get("entities") or {}),
         *_split(sheet.get("split") or {}),
         *_label(sheet.get("label") or {}),
+        *_images(sheet.get("images") or {}),
+        *_alike(sheet.get("alike") or {}),
         *_stuck(sheet.get("stuck") or {}),
         *_source(sheet.get("source") or {}),
     ]
-    columns = sheet.get("columns") or {}
-    rows = [[name, *(_cell(column.get(c)) for c in _COLUMNS)] for name, column in columns.items()]
-    return [facts(pairs), table(["column", *_COLUMNS], rows, right=_COLUMNS[1:])]
+    shown: list[RenderableType] = [facts(pairs)]
+    columns, classes = sheet.get("columns") or {}, sheet.get("classes") or {}
+    if columns or not classes:
+        rows = [[name, *(_cell(c.get(what)) for what in _COLUMNS)] for name, c in columns.items()]
+        shown.append(table(["column", *_COLUMNS], rows, right=_COLUMNS[1:]))
+    if classes:
+        told = [n for n in _SPLITS if any(n in counts for counts in classes.values())]
+        order = [*(sheet.get("derived") or {}).get("classes", ()), *classes]
+        rows = [
+            [name or "not labelled", *(_cell(classes[name].get(n)) for n in told)]
+            for name in dict.fromkeys(order)
+            if name in classes
+        ]
+        shown.append(table(["class", *told], rows, right=told))
+    return shown
 
 
 def _rows(rows: Sheet) -> Pairs:
@@ -70,8 +86,9 @@ def _entities(entities: Sheet) -> Pairs:
 def _split(split: Sheet) -> Pairs:
     rows = split.get("rows") or {}
     by = (split.get("rule") or {}).get("by", "time")
-    parts = [f"{name} {number(n)}" for name, n in rows.items()]
-    return [("split", f"by {by}: {', '.join(parts)}")] if parts else []
+    order = [*(n for n in _SPLITS if n in rows), *(n for n in rows if n not in _SPLITS)]
+    parts = [f"{name} {number(rows[name])}" for name in order]
+    return [("split", f"by {_HOW.get(by, by)}: {', '.join(parts)}")] if parts else []
 
 
 def _label(label: Sheet) -> Pairs:
@@ -79,6 +96,42 @@ def _label(label: Sheet) -> Pairs:
         return []
     share = 100 * float(label.get("mean") or 0.0)
     return [("label", f"{number(label['count'])} rows labelled, {share:.2g} % anomalies")]
+
+
+def _images(images: Sheet) -> Pairs:
+    if not images:
+        return []
+    smallest, largest = (" x ".join(map(str, images[n])) for n in ("smallest_px", "largest_px"))
+    sizes = smallest if smallest == largest else f"{smallest} to {largest}"
+    kinds = ", ".join(
+        f"{number(n)} {kind}"
+        for what in ("formats", "modes")
+        for kind, n in _by_count(images.get(what) or {})
+    )
+    pairs: Pairs = [("images", f"{sizes} pixels, {size(float(images['bytes']))}; {kinds}")]
+    if images.get("masks"):
+        pairs.append(("", f"{number(images['masks'])} masks"))
+    pairs += [("", f"{number(n)} {note}") for note, n in _by_count(images.get("notes") or {})]
+    return pairs
+
+
+def _alike(alike: Sheet) -> Pairs:
+    """Say which images were kept together because they are nearly the same."""
+    pairs: Pairs = []
+    if alike.get("groups"):
+        held = f"{number(alike['images'])} images in {number(alike['groups'])} groups"
+        pairs.append(("near-duplicates", f"{held}, each on one side of the split"))
+    if alike.get("purged"):
+        why = "near to an image that another split has, so in none"
+        pairs.append(("", f"{number(alike['purged'])} {why}"))
+    if alike.get("too_alike"):
+        why = "too alike to tell copies from other parts; name what belongs together by data.entity"
+        pairs.append(("", why))
+    return pairs
+
+
+def _by_count(counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(counts.items(), key=lambda item: -item[1])
 
 
 def _stuck(stuck: Sheet) -> Pairs:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from rich.console import RenderableType
 from rich.text import Text
 
+from genba.core import tuning
 from genba.core.codec import encode
 from genba.core.line import Line
 from genba.core.rollout import Placed
@@ -18,7 +19,7 @@ from genba.loop.state import LineState, advance, initial
 from genba.store.home import Store
 from genba.targets.cost import bill
 from genba.ui.cli.answer import Answer, facts, heading
-from genba.ui.cli.figures import ago, bill_facts, number, seconds, short
+from genba.ui.cli.figures import ago, bill_facts, measure, number, seconds, short
 from genba.ui.cli.lookup import known_line, line_names, open_home
 from genba.ui.cli.options import DEFAULT, Options
 
@@ -36,6 +37,8 @@ class Standing:
     waits: tuple[str, ...]  # what a person is asked, as sentences
     newest_run: Mapping[str, Any]
     feedback: Mapping[str, int]
+    hindsight: tuple[Mapping[str, Any], ...]  # findings of the newest window of the stable package
+    tuned: Mapping[str, Event]  # its parameters that were set in service, newest event each
     today: Bill
 
 
@@ -82,8 +85,30 @@ def standing(store: Store, line: Line, now_ms: int) -> Standing:
         waits=_waits(state, events, due),
         newest_run=_newest_run(events),
         feedback=store.feedback.counts(line.name),
+        hindsight=_hindsight(state, events),
+        tuned=_tuned(state, events),
         today=_spent_since(events, _midnight_ms(now_ms)),
     )
+
+
+def _hindsight(state: LineState, events: Iterable[Event]) -> tuple[Mapping[str, Any], ...]:
+    """Return what the newest window of the stable package showed of earlier predictions."""
+    stable = state.rollout.stable
+    newest: Event | None = None
+    for event in events:
+        if event.kind == "watch" and stable and event.subject == stable.package:
+            newest = event
+    found = newest.body.get("findings") or () if newest else ()
+    return tuple(f for f in found if f.get("kind") == "hindsight")
+
+
+def _tuned(state: LineState, events: Iterable[Event]) -> dict[str, Event]:
+    stable = state.rollout.stable
+    return {
+        str(event.body["parameter"]): event
+        for event in events
+        if event.kind == tuning.KIND and stable and event.subject == stable.package
+    }
 
 
 def _waits(state: LineState, events: Iterable[Event], due: Iterable[Action]) -> tuple[str, ...]:
@@ -141,6 +166,8 @@ def _headline(one: Standing) -> Text:
         return heading(f"{name}  waits for a person", mark="wait")
     if rollout.stable:
         return heading(f"{name}  in production", mark="yes")
+    if one.newest_run.get("outcome") == "running":
+        return heading(f"{name}  nothing in production yet; its run goes on", mark="wait")
     return heading(f"{name}  nothing in production", mark="no")
 
 
@@ -160,6 +187,8 @@ def _facts(one: Standing, now_ms: int) -> list[tuple[str, RenderableType]]:
         for name, streak in state.evidence.drift.items()
     ]
     pairs.append(("drift", "; ".join(drift) or "none found"))
+    pairs += [("in hindsight", _known(finding)) for finding in one.hindsight]
+    pairs += [("set in service", _set(name, event)) for name, event in one.tuned.items()]
     said = ", ".join(f"{number(n)} {status}" for status, n in one.feedback.items())
     pairs.append(("feedback", said or "none"))
     pairs += [("waits for you", sentence) for sentence in one.waits]
@@ -172,12 +201,26 @@ def _facts(one: Standing, now_ms: int) -> list[tuple[str, RenderableType]]:
     return pairs
 
 
+def _known(finding: Mapping[str, Any]) -> str:
+    """Say what a measure was, and which gate it misses, if any."""
+    names = {"value": finding["statistic"], "low": finding.get("low"), "high": finding.get("high")}
+    text = f"{finding['name']} {measure({**names, 'unit': ''})}, of {number(finding['n'])}"
+    if finding.get("drifted"):
+        text += f"; beyond its gate, {number(finding['limit'])}"
+    return text
+
+
+def _set(name: str, event: Event) -> str:
+    body = event.body
+    return f"{name} = {number(float(body['value']))} by {body.get('by')}: {body.get('reason')}"
+
+
 def _placed(role: str, placed: Placed, one: Standing, now_ms: int) -> str:
     traffic = one.state.stable if role == "stable" else one.state.challenger
     text = f"{short(placed.package)}, {ago(placed.since_ms, now_ms)}"
     if role == "canary":
         text += f", {100 * placed.share:g} % of the traffic"
-    return f"{text}, {number(traffic.n)} predictions"
+    return f"{text}, {number(traffic.n)} prediction{'' if traffic.n == 1 else 's'}"
 
 
 def _run(run: Mapping[str, Any], now_ms: int) -> str:
@@ -213,6 +256,8 @@ def _plain(one: Standing) -> dict[str, Any]:
         "drift": encode(state.evidence.drift),
         "labels_since_training": state.evidence.labels,
         "feedback": dict(one.feedback),
+        "hindsight": [dict(finding) for finding in one.hindsight],
+        "parameters": {name: event.body["value"] for name, event in one.tuned.items()},
         "waits_for_a_person": list(one.waits),
         "next_actions": [encode(a) for a in one.actions],
         "bill_today": encode(one.today),

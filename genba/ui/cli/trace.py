@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
 
 from genba.core.codec import encode
+from genba.core.digest import digest_bytes
 from genba.core.problem import Problem
 from genba.core.values import Bill, Event
 from genba.store.captures import find_prediction
@@ -21,6 +23,7 @@ from genba.ui.cli.figures import short
 from genba.ui.cli.lookup import LAST, find_record, newest_prediction, open_home
 from genba.ui.cli.options import DEFAULT, Options
 from genba.ui.cli.trace_report import blocks, next_commands
+from genba.ui.cli.trace_why import why
 
 _KINDS: Final = ("package", "model", "dataset", "run")
 _WAIT_S: Final = 3.0  # a capture is written at least every second
@@ -37,12 +40,21 @@ class Segment:
     last_row: int | None
 
 
-def trace(thing: str, /, *, options: Options = DEFAULT) -> Answer:
+def trace(
+    thing: str,
+    /,
+    *,
+    explain: bool = False,
+    save_map: Path | None = None,
+    options: Options = DEFAULT,
+) -> Answer:
     """Walk from a prediction back to the rows that made it.
 
     Args:
         thing: Id of a prediction, package, model, dataset or run; or "last" for the newest
             prediction.
+        explain: Also say what drove the prediction, and which known cases look like it.
+        save_map: Write the heat map of an explained image to this PNG file.
         options: Common options.
     """
     with open_home(options) as store:
@@ -56,6 +68,8 @@ def trace(thing: str, /, *, options: Options = DEFAULT) -> Answer:
         found = _walk(store, start)
         if prediction:
             found = {**_prediction_facts(store, thing, *prediction), **found}
+            if explain or save_map:
+                found["explanation"] = why(store, prediction[1], save_map)
     return Answer(
         data={"thing": thing, **found},
         blocks=blocks(thing, found),
@@ -102,13 +116,20 @@ def _prediction_facts(
             "id": thing,
             "line": capture.line,
             **{name: row.get(name) for name in names},
-            "values": {k: v for k, v in row.items() if k not in names and v is not None},
+            "values": {k: _plain(v) for k, v in row.items() if k not in names and v is not None},
             "capture": capture.id,
             "blob": capture.body["blob"],
             "bill": encode(bill(float(row["latency_us"]) / 1e6, share)),
         },
         "feedback": [encode(said_row) for said_row in said],
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return a captured value as JSON takes it: a file is named, not printed."""
+    if isinstance(value, bytes):
+        return {"digest": digest_bytes(value), "bytes": len(value)}
+    return value
 
 
 def _walk(store: Store, start: Record) -> dict[str, Any]:
@@ -143,7 +164,7 @@ def _package(record: Record) -> dict[str, Any]:
     body = record.body
     kept = (
         *("model", "run", "dataset", "engine", "verdict", "files", "task", "entities"),
-        *("signature", "settings"),
+        *("signature", "settings", "classes"),
     )
     return {
         "id": record.id,

@@ -1,5 +1,6 @@
 """A trace as a person reads it, from the prediction down to the joules."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,11 +10,12 @@ from rich.text import Text
 from genba.core.codec import decode
 from genba.core.values import Bill
 from genba.ui.cli.answer import facts, heading, passed, table
-from genba.ui.cli.figures import bill_facts, measure, moment, number, seconds, short
+from genba.ui.cli.figures import bill_facts, measure, moment, number, seconds, short, when
 from genba.ui.cli.line_report import bounds
+from genba.ui.cli.trace_values import answers, given
+from genba.ui.cli.trace_why import explained
 
 _SHOWN_SEGMENTS: Final = 6
-_SHOWN_VALUES: Final = 6
 
 Pairs = list[tuple[str, RenderableType]]
 
@@ -29,6 +31,8 @@ def blocks(thing: str, found: Mapping[str, Any]) -> list[RenderableType]:
     ):
         if pairs:
             shown += [Text(name, style="bold"), facts(pairs)]
+        if name == "prediction" and "explanation" in found:
+            shown += [Text("why", style="bold"), *explained(found["explanation"])]
     for dataset in found.get("datasets", []):
         shown += [Text("dataset", style="bold"), facts(_dataset(dataset)), _segments(dataset)]
     return shown
@@ -39,7 +43,12 @@ def next_commands(found: Mapping[str, Any]) -> tuple[str, ...]:
     steps = []
     if "prediction" in found:
         asked = found["prediction"]
-        steps.append(f"genba feedback {asked['line']} --prediction {asked['id']} --value anomaly")
+        settings = (found.get("package") or {}).get("settings") or {}
+        words = [shlex.quote(str(word)) for word in settings.get("corrections") or ()]
+        told = f"--prediction {asked['id']} --value {words[0] if words else 'VALUE'}"
+        steps.append(f"genba feedback {asked['line']} {told}")
+        if "explanation" not in found:
+            steps.append(f"genba trace {asked['id']} --explain")
     if found.get("datasets"):
         steps.append(f"genba data {short(found['datasets'][0]['id'])}")
     return tuple(steps) or ("genba models",)
@@ -49,13 +58,14 @@ def _prediction(found: Mapping[str, Any]) -> Pairs:
     asked = found.get("prediction")
     if not asked:
         return []
-    when = "" if asked["time"] is None else f" at {moment(asked['time'])}"
+    at = "" if asked["time"] is None else f" at {when(asked['time'])}"
     pairs: Pairs = [
         ("id", asked["id"]),
         ("answered", f"{moment(asked['received_ms'])} as {asked['role']}, {asked['status']}"),
-        ("about", f"{asked['entity'] or 'no entity given'}{when}"),
+        ("about", f"{asked['entity'] or 'no entity given'}{at}"),
         ("took", seconds(asked["latency_us"] / 1e6)),
-        *((name, _value(value)) for name, value in asked["values"].items()),
+        *given(asked["values"], found.get("package") or {}),
+        *answers(asked["values"], found.get("package") or {}),
         ("captured in", f"{asked['capture']}, blob {short(asked['blob'])}"),
     ]
     bill = decode(Bill, asked["bill"])
@@ -64,14 +74,6 @@ def _prediction(found: Mapping[str, Any]) -> Pairs:
         said = row.get("value") or row.get("comment", "")
         pairs.append(("feedback", f"{said} by {row.get('author') or 'nobody'}: {row['status']}"))
     return pairs
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        tail = [number(v) if v is not None else "missing" for v in value[-_SHOWN_VALUES:]]
-        more = f"… ({len(value)} values) " if len(value) > _SHOWN_VALUES else ""
-        return more + ", ".join(tail)
-    return number(value) if isinstance(value, float) else str(value)
 
 
 def _package(found: Mapping[str, Any]) -> Pairs:

@@ -175,7 +175,7 @@ def _greet(
     pairs.append(("server", str(ready.get("server", ""))))
     if lines:
         where = "" if server.address.port == DEFAULT_PORT else f" --url {server.address.url}"
-        pairs.append(("ask", f"genba predict {lines[0]} --input rows.csv{where}"))
+        pairs.append(("ask", f"genba predict {lines[0]} --input FILE{where}"))
     pairs.append(("stop", "Ctrl-C"))
     console.print(facts(pairs))
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from genba.core.codec import decode, encode
-from genba.core.digest import canonical_json
 from genba.core.rollout import Action
 from genba.core.values import EngineChoice, Manifest
+from genba.edge.package import encode_manifest
 from genba.stages.deploy import deploy
 from genba.store.home import Store
 from genba.ui.demo.replay import HOUR_MS, Answered, Player
@@ -42,9 +42,9 @@ def misbehaving(store: Store, package: str, fault: Mapping[str, Any]) -> str:
     manifest = decode(Manifest, store.ledger.get("package", package))
     engine = {"engine": manifest.engine.name, "settings": dict(manifest.engine.settings), **fault}
     twin = replace(manifest, engine=EngineChoice(name="faulty", settings=engine))
-    body = encode(twin)
-    twin_id = store.blobs.put(canonical_json(body))
-    store.ledger.record("package", twin_id, body, line=manifest.line, inputs=[("twin of", package)])
+    twin_id = store.blobs.put(encode_manifest(twin))
+    origin = [("twin of", package)]
+    store.ledger.record("package", twin_id, encode(twin), line=manifest.line, inputs=origin)
     return twin_id
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import polars as pl
 
 from genba.core.line import Check, Data, Line
-from genba.core.protocols import Array, JsonObject, Task
+from genba.core.protocols import Array, JsonObject
 from genba.core.resolve import resolve
+from genba.core.task import Task
 from genba.data.intake import Intake
 
 #: The farm's own books, which the model never sees: energy lost to downtime or curtailment.

@@ -5,22 +5,22 @@ difference. Without one every sensor is explained by the others. See schema.py f
 is, model.py for what is computed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from genba.core.line import Line
-from genba.core.protocols import (
-    Attribution,
-    Columns,
+from genba.core.options import read_options
+from genba.core.protocols import Array, Columns, JsonObject, Predict, Tensors, View
+from genba.core.task import (
     Comparison,
-    JsonObject,
+    Explanation,
     Model,
     Parity,
-    Predict,
+    Recovered,
     Samples,
     Scores,
-    Tensors,
-    View,
+    Task,
 )
 from genba.core.values import Signature
 from genba.runs.effort import Effort
@@ -28,6 +28,8 @@ from genba.tasks.sensor.anomaly import (
     baselines,
     compare,
     drift,
+    embed,
+    example,
     explain,
     export,
     fit,
@@ -40,15 +42,20 @@ from genba.tasks.sensor.anomaly.model import Detector
 __all__ = ["SensorAnomaly"]
 
 
-class SensorAnomaly:
+class SensorAnomaly(Task):
     """The task `sensor.anomaly`; each method is a function of one file of this folder."""
 
     name: ClassVar[str] = "sensor.anomaly"
     uses: ClassVar[tuple[str, ...]] = ("genba.tasks.sensor.anomaly", "genba.learn")
 
+    @staticmethod
+    def suggest(line: Line, classes: Sequence[str] = ()) -> Line:  # noqa: ARG004  # of the seam
+        """Add gates that a useful model passes, by what the line has."""
+        return schema.suggest(line)
+
     def derive(self, line: Line, view: View) -> dict[str, Any]:
         """Derive every setting the line leaves open, as JSON that is printed and recorded."""
-        return schema.derive(line, view)
+        return {**schema.derive(line, view), **read_options(self.options, line.options)}
 
     def signature(self, settings: JsonObject) -> Signature:
         """Return the inputs and outputs of a package with these settings."""
@@ -90,12 +97,32 @@ class SensorAnomaly:
         """Return what watching needs to notice drift: JSON, stored in the package."""
         return drift.drift_reference(predict, view, settings)
 
-    def label(self, correction: str) -> float:
+    def label(self, correction: str, classes: Sequence[str] = ()) -> float:  # noqa: ARG002  it has two of its own
         """Turn what a person said into the label of a sample; raises Problem G801 if it cannot."""
         return schema.label(correction)
 
-    def explain(
-        self, predict: Predict, tensors: Tensors, settings: JsonObject
-    ) -> tuple[Attribution, ...]:
-        """Say which inputs caused the score of one prediction (batch of one), largest first."""
+    def corrections(self, classes: Sequence[str] = ()) -> tuple[str, ...]:  # noqa: ARG002  as above
+        """Return the two words that people need."""
+        return schema.WORDS
+
+    def rows(self, tensors: Tensors, settings: JsonObject) -> Recovered:
+        """Find the rows of data again in what a package was given."""
+        return schema.rows(tensors, settings)
+
+    def embed(self, tensors: Tensors, outputs: Tensors, settings: JsonObject) -> Array:
+        """Return the newest readings in units of their usual spread, and how high they score."""
+        return embed.embed(tensors, outputs, settings)
+
+    def explain(self, predict: Predict, tensors: Tensors, settings: JsonObject) -> Explanation:
+        """Say which sensors caused the score of one prediction, and at which lag."""
         return explain.explain(predict, tensors, settings)
+
+    @staticmethod
+    def example(folder: Path) -> Line:
+        """Write readings of two generated pumps and return a line that reads them."""
+        return example.example(folder)
+
+    @staticmethod
+    def disturbed(tensors: Tensors) -> Tensors:
+        """Return windows in which one sensor reads too high."""
+        return example.disturbed(tensors)

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import IsolationForest
 
-from genba.core.protocols import Array, JsonObject, Scores, Tensors, View
+from genba.core.protocols import Array, JsonObject, Tensors, View
+from genba.core.task import Scores
 from genba.learn.threads import one_thread
 from genba.tasks.sensor.anomaly import schema
 from genba.tasks.sensor.anomaly.calibrate import threshold

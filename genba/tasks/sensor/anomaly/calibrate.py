@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genba.core.problem import Problem
-from genba.core.protocols import Model, View
+from genba.core.protocols import View
+from genba.core.task import Model
 from genba.learn.bootstrap import DAY_MS
 from genba.learn.conformal import (
     Threshold,
@@ -60,7 +61,10 @@ def calibrate(draft: Model, view: View) -> Model:
         "entities": list(view.entities),
         "alarm_budget": {**budget, "days_counted": _MOST_PER_DAY},
         "thresholds": facts,
-        "usual": {n: float(v) for n, v in zip(view.sensors, draft.arrays["usual"], strict=True)},
+        **{
+            known: {n: float(v) for n, v in zip(view.sensors, draft.arrays[array], strict=True)}
+            for known, array in (("usual", "usual"), ("spread", "scale"))
+        },
     }
     arrays = {**draft.arrays, "thresholds": np.array(values)}
     return Model(candidate=draft.candidate, settings=settings, arrays=arrays, trials=draft.trials)

@@ -6,9 +6,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from genba.core.protocols import Array, Comparison, Scores
-from genba.core.values import Measure, Method
-from genba.learn.bootstrap import interval, ratio, sums_by_block
+from genba.core.protocols import Array
+from genba.core.task import Comparison, Scores
+from genba.learn.bootstrap import sums_by_block
+from genba.learn.compare import paired
 from genba.tasks.sensor.anomaly.score import false_onsets
 
 Floats = npt.NDArray[np.float64]
@@ -63,7 +64,7 @@ def _loss(old: Evidence, new: Evidence, where: str) -> Comparison | None:
     mean = float(old["loss"][good].mean())
     difference = (new["loss"] - old["loss"])[good]
     sums = sums_by_block(old["block"][good], difference, np.ones(len(difference)))
-    return _verdict("loss", where, sums, _LOSS_MARGIN * mean, mean)
+    return paired("loss", where, sums, margin=_LOSS_MARGIN * mean, before=mean)
 
 
 def _alarms(old: Evidence, new: Evidence, where: str) -> Comparison | None:
@@ -73,14 +74,21 @@ def _alarms(old: Evidence, new: Evidence, where: str) -> Comparison | None:
     difference = new["false_start"].astype(np.float64) - old["false_start"]
     before = float(old["false_start"].sum() / days.sum())
     sums = sums_by_block(old["block"], difference, days)
-    return _verdict("false_alarms_per_day", where, sums, _ALARM_MARGIN, before)
+    return paired("false_alarms_per_day", where, sums, margin=_ALARM_MARGIN, before=before)
 
 
 def _faults(old: Evidence, new: Evidence, bar: float, where: str) -> Comparison:
     missed = (old["injected_peak"] <= bar).astype(np.float64)
     difference = new["injected_missed"] - missed
     sums = sums_by_block(old["injected_block"], difference, np.ones(len(difference)))
-    return _verdict("injected_missed_rate", where, sums, _MISSED_MARGIN, float(missed.mean()))
+    return paired(
+        "injected_missed_rate",
+        where,
+        sums,
+        margin=_MISSED_MARGIN,
+        before=float(missed.mean()),
+        method="modelled",
+    )
 
 
 def _bar(champion: Evidence, old: Evidence, new: Evidence) -> float:
@@ -98,23 +106,3 @@ def _false_rate(evidence: Evidence, bar: float) -> float:
     if np.isfinite(evidence["days"]).all():
         return len(false_onsets(evidence, alarm)) / float(evidence["days"].sum())
     return float((alarm & (evidence["label"] != 1.0)).mean())
-
-
-def _verdict(name: str, where: str, sums: Floats, margin: float, before: float) -> Comparison:
-    value, low, high = interval(ratio(0, 1), sums)
-    method: Method = "modelled" if name.startswith("injected") else "measured"
-    difference = Measure(value=value, low=low, high=high, method=method, n=len(sums))
-    worse = low is not None and low > margin
-    better = high is not None and high < 0.0
-    word = "worse" if worse else "better" if better else "no worse"
-    return Comparison(
-        name=name,
-        where=where,
-        difference=difference,
-        worse=worse,
-        better=better,
-        reason=(
-            f"On the {where} the challenger is {word} in {name}: it differs by {difference} from "
-            f"the champion's {before:.4g}; up to {margin:+.2g} is allowed."
-        ),
-    )

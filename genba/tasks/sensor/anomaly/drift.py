@@ -17,6 +17,7 @@ _FEWEST_WINDOWS: Final = 5  # that the reference rows must hold
 _MOST_ROWS: Final = 200_000
 _BLOCK_ROWS: Final = 64  # where there is no clock
 _BLOCK_DAYS: Final = 3  # how long the weather remembers
+_PLACE: Final = ("tensor", "index", "kind")
 
 Rows = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
@@ -28,8 +29,9 @@ def drift_reference(predict: Predict, view: View, settings: JsonObject) -> dict[
     on the rows it was trained on, a model looks better than it is.
 
     Returns:
-        {"window": rows, "false_alarm_rate": of one check, "columns": {name: {"edges": 9 numbers,
-        "p": 10 shares, "null_q": PSI exceeded by chance at that rate, "missing": share}}}
+        {"window": rows, "false_alarm_rate": of one check, "columns": {name: {"tensor", "index":
+        column of the flattened tensor, "kind", "edges": 9 numbers, "p": 10 shares, "null_q": PSI
+        exceeded by chance at that rate, "missing": share}}}
     """
     stride = -(-(view.count("train") + view.count("calibrate")) // _MOST_ROWS) or 1
     sensors, scores = _sensors(view, settings, stride), _scores(predict, view, settings)
@@ -39,11 +41,14 @@ def drift_reference(predict: Predict, view: View, settings: JsonObject) -> dict[
     names = list(settings["sensors"])
     columns = {name: (sensors[0][:, i], sensors[1], window) for i, name in enumerate(names)}
     columns["score"] = (*scores, window * stride)  # of which no row was left out
+    places = {name: ("window", i - len(names), "input") for i, name in enumerate(names)}
+    places["score"] = ("score", 0, "output")
     return {
         "window": window * stride,
         "false_alarm_rate": FALSE_ALARM_RATE,
         "columns": {
             name: {
+                **dict(zip(_PLACE, places[name], strict=True)),
                 **reference(values),
                 "null_q": null_quantile(values, time, rows, FALSE_ALARM_RATE, block=block),
                 "missing": float(np.mean(~np.isfinite(values))) if len(values) else 0.0,

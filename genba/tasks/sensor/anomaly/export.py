@@ -1,58 +1,18 @@
-"""The model as one ONNX graph: cleaning, features, prediction, score and alarm inside.
+"""The model as one ONNX graph: cleaning, features, prediction, score and alarm inside."""
 
-Opset 17 and float32, so that every runtime reads it; trees are an `ai.onnx.ml` node, which not
-every runtime has (the search over engines finds out by trying).
-"""
-
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
-from genba.core.protocols import Array, Model
-from genba.core.values import Tensor
+from genba.core.protocols import Array
+from genba.core.task import Model
+from genba.learn.graph import Graph, serialise, trees
 from genba.learn.linear import Hinges
 from genba.learn.trees import Forest
 from genba.tasks.sensor.anomaly import schema
 from genba.tasks.sensor.anomaly.model import hinges_of
-
-OPSET: Final = 17
-_TREES_OPSET: Final = 3
-_IR_VERSION: Final = 9
-_TYPES: Final = {
-    "FP32": TensorProto.FLOAT,
-    "INT64": TensorProto.INT64,
-    "BOOL": TensorProto.BOOL,
-}
-
-
-class Graph:
-    """Collects nodes and constants; `add` returns the name of a node's output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def add(self, op: str, *inputs: str, name: str = "", **attributes: Any) -> str:
-        """Append a node and return the name of its output."""
-        output = name or f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
-        return output
-
-    def floats(self, values: Any) -> str:
-        """Keep a float32 constant and return its name."""
-        return self._constant(np.asarray(values, dtype=np.float32))
-
-    def integers(self, values: Any) -> str:
-        """Keep an int64 constant and return its name."""
-        return self._constant(np.asarray(values, dtype=np.int64))
-
-    def _constant(self, array: Array) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
 
 
 def export(model: Model) -> bytes:
@@ -74,7 +34,7 @@ def export(model: Model) -> bytes:
     graph.add("Div", statistic, threshold, name="score")
     graph.add("Greater", "score", graph.floats(1.0), name="alarm")
     _expected(graph, settings, arrays, predicted)
-    return _serialise(graph, settings)
+    return serialise(graph, "sensor.anomaly", schema.signature(settings))
 
 
 def _explained(
@@ -133,7 +93,7 @@ def _body(
     graph: Graph, settings: Mapping[str, Any], arrays: Mapping[str, Array], filled: str
 ) -> str:
     if settings["body"] == "trees":
-        return _trees(graph, Forest.from_arrays(arrays), filled)
+        return trees(graph, Forest.from_arrays(arrays), filled)
     u = _standardise(graph, settings, arrays, filled, arrays["columns"])
     u = graph.add("Max", u, graph.floats(arrays["floor"]))
     u = graph.add("Min", u, graph.floats(arrays["ceiling"]))
@@ -199,66 +159,8 @@ def _hinges(graph: Graph, hinges: Hinges, weights: Array, u: str) -> str:
     return graph.add("Add", product, graph.floats(weights[0]))
 
 
-def _trees(graph: Graph, forest: Forest, filled: str) -> str:
-    nodes = np.arange(len(forest.feature))
-    tree = np.searchsorted(forest.root, nodes, side="right") - 1
-    local = nodes - forest.root[tree]
-    leaf = forest.left == nodes
-    ids: dict[str, Array] = {
-        "nodes_treeids": tree,
-        "nodes_nodeids": local,
-        "nodes_featureids": forest.feature,
-        "nodes_truenodeids": np.where(leaf, 0, forest.left - forest.root[tree]),
-        "nodes_falsenodeids": np.where(leaf, 0, forest.right - forest.root[tree]),
-        "target_treeids": tree[leaf],
-        "target_nodeids": local[leaf],
-        "target_ids": forest.target[tree[leaf]],
-    }
-    attributes: dict[str, Any] = {n: [int(i) for i in values] for n, values in ids.items()}
-    return graph.add(
-        "TreeEnsembleRegressor",
-        filled,
-        domain="ai.onnx.ml",
-        n_targets=len(forest.base),
-        nodes_modes=["LEAF" if end else "BRANCH_LEQ" for end in leaf],
-        nodes_values=[float(t) for t in forest.threshold],
-        target_weights=[float(v) for v in forest.value[leaf]],
-        base_values=[float(b) for b in forest.base],
-        post_transform="NONE",
-        **attributes,
-    )
-
-
 def _last(graph: Graph, flat: str, columns: int) -> str:
     """Return the last columns: the readings of now in a flat window."""
     end = np.iinfo(np.int64).max
     bounds = (graph.integers([-columns]), graph.integers([end]), graph.integers([1]))
     return graph.add("Slice", flat, *bounds)
-
-
-def _serialise(graph: Graph, settings: Mapping[str, Any]) -> bytes:
-    signature = schema.signature(settings)
-    made = helper.make_graph(
-        graph.nodes,
-        "sensor.anomaly",
-        _values(signature.inputs),
-        _values(signature.outputs),
-        initializer=graph.constants,
-    )
-    opsets = [helper.make_opsetid("", OPSET)]
-    if settings["body"] == "trees":
-        opsets.append(helper.make_opsetid("ai.onnx.ml", _TREES_OPSET))
-    model = helper.make_model(
-        made, opset_imports=opsets, producer_name="genba", ir_version=_IR_VERSION
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def _values(tensors: Sequence[Tensor]) -> list[Any]:
-    return [
-        helper.make_tensor_value_info(
-            t.name, _TYPES[t.datatype], ["batch" if d < 0 else d for d in t.shape]
-        )
-        for t in tensors
-    ]

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from genba.core.protocols import Array, JsonObject, Samples, Tensors
+from genba.core.protocols import Array, JsonObject, Tensors
+from genba.core.task import Samples
 from genba.tasks.sensor.anomaly import schema
 
 Floats = npt.NDArray[np.float64]

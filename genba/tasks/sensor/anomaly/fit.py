@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genba.core.problem import Problem
-from genba.core.protocols import JsonObject, Model, View
+from genba.core.protocols import JsonObject, View
+from genba.core.task import Model
 from genba.learn.search import Space, plan, search
 from genba.learn.threads import one_thread
 from genba.runs.effort import Effort

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from genba.core.protocols import Array, JsonObject, Model, Tensors
+from genba.core.protocols import Array, JsonObject, Tensors
+from genba.core.task import Model
 from genba.learn.linear import Hinges, apply
 from genba.learn.trees import Forest
 from genba.tasks.sensor.anomaly import schema

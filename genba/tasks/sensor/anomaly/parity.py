@@ -4,7 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from genba.core.protocols import Parity, Tensors
+from genba.core.protocols import Tensors
+from genba.core.task import Parity
 
 #: One decision in two thousand may differ: a score within rounding of its threshold.
 _AGREEMENT: Final = 0.9995

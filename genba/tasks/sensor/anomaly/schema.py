@@ -1,15 +1,17 @@
 """What a sample is: a window of rows up to now, and the settings that a line leaves open."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from genba.core.codec import nearest
-from genba.core.line import Line
+from genba.core.line import Limit, Line
 from genba.core.problem import Problem
-from genba.core.protocols import Columns, JsonObject, Samples, View
+from genba.core.protocols import Columns, JsonObject, Tensors, View
+from genba.core.task import Recovered, Samples
 from genba.core.values import Signature, Tensor
 
 REGRESSION: Final = ("ridge", "boosting")
@@ -26,6 +28,8 @@ _DEFAULT_RATE: Final = 0.005
 _LARGEST: Final = 1e12  # of a reading without a check; its square still fits into float32
 _EPISODE_STEPS: Final = 6  # alarms at most so many steps apart are one episode
 
+#: What people need to say; `label` knows other words for them.
+WORDS: Final = ("anomaly", "normal")
 _ANOMALY: Final = frozenset(
     {"anomaly", "fault", "true", "alarm", "yes", "1", "bad", "defect", "stop"}
 )
@@ -43,6 +47,7 @@ def derive(line: Line, view: View) -> dict[str, Any]:
         "sensors": list(view.sensors),
         "outputs": [data.output] if data.output else list(view.sensors),
         "lags": lags,
+        "context": lags - 1,
         "has_clock": view.has_clock,
         "step_ms": step,
         "merge": _EPISODE_STEPS * (step or 1) if view.has_clock else 1,
@@ -51,6 +56,18 @@ def derive(line: Line, view: View) -> dict[str, Any]:
         "alarm_budget": alarm_budget(line, has_clock=view.has_clock),
         "candidates": _candidates(line),
     }
+
+
+def suggest(line: Line) -> Line:
+    """Add gates that a useful model passes, by what the line has: an output, a label, a clock."""
+    gates: dict[str, Limit] = {}
+    if line.data.output:
+        gates["r2"] = Limit(min=0.8)
+    if line.data.label:
+        gates["f1"] = Limit(min=0.5)
+    name, most = ("false_alarms_per_day", 2.0) if line.data.time else ("false_alarm_rate", 0.01)
+    gates[name] = Limit(max=most)
+    return replace(line, gates={**gates, **line.gates})
 
 
 def alarm_budget(line: Line, *, has_clock: bool) -> dict[str, Any]:
@@ -123,6 +140,24 @@ def samples(columns: Columns, settings: JsonObject) -> Samples:
     )
 
 
+def rows(tensors: Tensors, settings: JsonObject) -> Recovered:
+    """Find the rows of data again in windows.
+
+    The last row of a window is the prediction's own. One before it that has no reading at all is
+    no row: there was a gap, or whoever asked did not send it.
+    """
+    window = np.asarray(tensors["window"], dtype=np.float64)
+    count, lags, _ = window.shape
+    back = np.tile(np.arange(lags - 1, -1, -1), count)
+    flat = window.reshape(count * lags, -1)
+    found = (back == 0) | np.isfinite(flat).any(axis=1)
+    return Recovered(
+        columns={name: flat[found, i] for i, name in enumerate(settings["sensors"])},
+        of=np.repeat(np.arange(count), lags)[found],
+        steps_back=back[found],
+    )
+
+
 def read(view: View, split: str, settings: JsonObject) -> Iterator[Samples]:
     """Yield the samples of a split chunk by chunk, with the rows that precede a chunk in memory."""
     keep = int(settings["lags"]) - 1
@@ -182,13 +217,13 @@ def label(correction: str) -> float:
         return 1.0
     if word in _NORMAL:
         return 0.0
-    near = nearest(word, ["anomaly", "normal"])
+    near = nearest(word, WORDS)
     raise Problem(
         "G801",
         f"{correction!r} says neither anomaly nor normal"
         + (f"; did you mean {near}?" if near else "."),
         why=f"Anomaly: {', '.join(sorted(_ANOMALY))}. Normal: {', '.join(sorted(_NORMAL))}.",
-        tries=["anomaly", "normal"],
+        tries=list(WORDS),
     )
 
 

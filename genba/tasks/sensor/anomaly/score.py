@@ -6,7 +6,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from genba.core.protocols import Array, JsonObject, Predict, Samples, Scores, View
+from genba.core.protocols import Array, JsonObject, Predict, View
+from genba.core.task import Samples, Scores
 from genba.core.values import Measure, Method
 from genba.learn.bootstrap import DAY_MS, HOUR_MS, block_lengths, block_of, measure, ratio
 from genba.learn.bootstrap import sums_by_block as by_block

@@ -1,5 +1,6 @@
 """Anomalies of sensors, as one trade speaks of them: a place to start from."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -7,7 +8,6 @@ from typing import Any, ClassVar, Final
 from genba.core.line import Line
 from genba.core.protocols import View
 from genba.tasks.sensor.anomaly import SensorAnomaly
-from genba.testing.generated import pump_line, pump_rows
 
 # What the people at these machines write when something is wrong.
 FAULTS: Final = frozenset({"seized", "leak", "worn", "blocked"})
@@ -17,8 +17,8 @@ MOST_LAGS: Final = 2  # rows in a window; whoever asks for predictions sends as 
 class TemplateTask(SensorAnomaly):
     """A task made of another: what is not here is inherited.
 
-    Every method of a task can be replaced one by one; `genba.core.protocols.Task` says what each
-    must do, and each of those of `sensor.anomaly` is a function of one file.
+    Every method of a task can be replaced one by one; `genba.core.task.Task` says what each must
+    do, and each of those of `sensor.anomaly` is a function of one file.
     """
 
     name: ClassVar[str] = "template-name"
@@ -28,11 +28,14 @@ class TemplateTask(SensorAnomaly):
     def derive(self, line: Line, view: View) -> dict[str, Any]:
         """Derive every setting the line leaves open, as JSON that is printed and recorded."""
         settings = super().derive(line, view)
-        return {**settings, "lags": min(settings["lags"], MOST_LAGS)}
+        lags = min(settings["lags"], MOST_LAGS)
+        return {**settings, "lags": lags, "context": lags - 1}
 
-    def label(self, correction: str) -> float:
+    def label(self, correction: str, classes: Sequence[str] = ()) -> float:
         """Turn what a person said into the label of a sample; raises Problem G801 if it cannot."""
-        return 1.0 if correction.strip().lower() in FAULTS else super().label(correction)
+        if correction.strip().lower() in FAULTS:
+            return 1.0
+        return super().label(correction, classes)
 
     @staticmethod
     def example(folder: Path) -> Line:
@@ -40,6 +43,4 @@ class TemplateTask(SensorAnomaly):
 
         These pumps are generated. Data of your own kind makes a better check.
         """
-        path = folder / "example.csv"
-        path.write_bytes(pump_rows(1_500))
-        return replace(pump_line(path), task=TemplateTask.name)
+        return replace(SensorAnomaly.example(folder), task=TemplateTask.name)

