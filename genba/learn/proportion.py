@@ -20,14 +20,21 @@ def proportion(hits: float, count: int, *, method: Method = "measured") -> Measu
         >>> str(proportion(3, 3))
         '1 [0.4385 to 1]'
     """
-    share, square = hits / count, _Z * _Z
+    share = hits / count
+    low, high = wilson(share, count)
+    return Measure(value=share, low=low, high=high, method=method, n=count)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share seen in `count` trials (Wilson, JASA 1927).
+
+    Example:
+        >>> low, high = wilson(0.0, 20)
+        >>> low, round(high, 3)
+        (0.0, 0.161)
+    """
+    square = _Z * _Z
     centre = (share + square / (2 * count)) / (1 + square / count)
     spread = share * (1 - share) / count + square / (4 * count * count)
     half = _Z * math.sqrt(spread) / (1 + square / count)
-    return Measure(
-        value=share,
-        low=min(share, max(0.0, centre - half)),
-        high=max(share, min(1.0, centre + half)),
-        method=method,
-        n=count,
-    )
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

@@ -5,18 +5,17 @@ the Wilson interval, which is honest where all or none were found.
 """
 
 from dataclasses import replace
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from genba.core.values import Measure, Method
+from genba.learn.proportion import wilson
 
 Floats = npt.NDArray[np.float64]
 
 REPLICATES: Final = 400
-_Z2: Final = NormalDist().inv_cdf(0.975) ** 2
 
 
 def auroc(
@@ -109,19 +108,6 @@ def share_measure(found: npt.ArrayLike, method: Method = "measured") -> Measure 
     value = float(values.mean())
     low, high = wilson(value, len(values))
     return Measure(value=value, low=low, high=high, method=method, n=len(values))
-
-
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of `n` (Wilson, JASA 1927).
-
-    Example:
-        >>> low, high = wilson(0.0, 20)
-        >>> low, round(high, 3)
-        (0.0, 0.161)
-    """
-    centre = (share + _Z2 / (2 * n)) / (1 + _Z2 / n)
-    half = float(np.sqrt(share * (1 - share) * _Z2 / n + (_Z2 / (2 * n)) ** 2)) / (1 + _Z2 / n)
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def bounded(value: Floats, drawn: Floats, *, n: int, method: Method = "measured") -> Measure:

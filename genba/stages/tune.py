@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,8 @@ from genba.core import tuning
 from genba.core.codec import encode, nearest
 from genba.core.problem import Problem
 from genba.core.values import Event, Manifest, Measure, Tensor
+from genba.learn.proportion import wilson
 from genba.store.home import Store
-
-_Z: Final = 1.959964  # of the normal distribution, for 95 %
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,20 +91,6 @@ def estimate(manifest: Manifest, name: str, value: float) -> tuple[str, Measure]
     low, high = wilson(share, units)
     found = Measure(value=share, low=low, high=high, method="estimated", n=units)
     return str(known.get("measure") or "alarms"), found
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share seen in `count` trials (Wilson, 1927).
-
-    Example:
-        >>> low, high = wilson(0.02, 100)
-        >>> round(low, 4), round(high, 4)
-        (0.0055, 0.07)
-    """
-    z2 = _Z * _Z
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = _Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count * count)) / (1 + z2 / count)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def tune(

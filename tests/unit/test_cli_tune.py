@@ -12,8 +12,9 @@ from genba.core.codec import decode, encode
 from genba.core.digest import digest_json
 from genba.core.line import Data, Line
 from genba.core.values import Manifest
+from genba.learn.proportion import wilson
 from genba.stages.deploy import deploy
-from genba.stages.tune import estimate, wilson
+from genba.stages.tune import estimate
 from genba.store.home import Store
 from genba.testing.serving import image_package, place, small_package
 from genba.ui.cli.app import run_command

@@ -11,7 +11,7 @@ from genba.core.task import Scores
 from genba.core.values import Measure
 from genba.learn.bootstrap import Statistic, measure, ratio
 from genba.learn.bootstrap import sums_by_block as by_unit
-from genba.learn.ranking import wilson
+from genba.learn.proportion import wilson
 from genba.tasks.sensor.remaining_life import schema
 from genba.tasks.sensor.remaining_life.lives import Lives, capped
 from genba.tasks.sensor.remaining_life.policy import Fates, Prices, fates

@@ -17,7 +17,8 @@ from genba.core.protocols import JsonObject, View
 from genba.core.task import Model
 from genba.core.values import Measure
 from genba.learn.conformal import quantile_threshold
-from genba.learn.ranking import auroc, wilson
+from genba.learn.proportion import wilson
+from genba.learn.ranking import auroc
 from genba.runs.effort import Effort
 from genba.tasks.vision.anomaly import explain, gallery, schema
 from genba.tasks.vision.anomaly.model import Detector
