@@ -4,6 +4,7 @@
 #   make test-all   also what is slow or needs the package registry
 #   make check      format, lint, layers, types
 #   make bench      the benchmarks; each writes a dated report and docs/LEADERBOARD.md
+#   make bench-serve  only that of serving, beside seven other servers
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -14,11 +15,11 @@ JOBS   ?= 2
 TESTS  := tests genba
 DOCS   := README.md docs
 
-.PHONY: demo test test-all check format bench clean help
+.PHONY: demo test test-all check format bench bench-serve clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,6p'
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed -n '1,7p'
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Genba needs Python 3.11 or newer; try: make PYTHON=python3.12 ...")'
@@ -45,6 +46,9 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-serve: $(STAMP)
+	$(BIN)/python -m benchmarks.serve.run $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(ARGS)

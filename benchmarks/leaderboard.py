@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks import quality
 from benchmarks.labels import page as labels
+from benchmarks.serve import page as serving
 from genba.core.values import Measure
 
 HERE = Path(__file__).parent
@@ -28,6 +29,7 @@ def write() -> None:
         "remaining_life/report.json": quality.remaining_life,
         "labels/report.json": labels.page,
         "vision/speed.json": quality.speed,
+        "serve/report.json": serving.leaderboard,
         "overhead/report.json": overhead,
         "ingest/report.json": ingest,
     }

@@ -3,7 +3,8 @@
 Strings only; nothing is imported here. `genba.core.resolve` loads an entry when it is used and
 says which extra to install when its library is missing. To add a kind, add one line. A package
 of your own adds the same strings through the entry-point groups `genba.tasks`, `genba.engines`,
-`genba.sources`, `genba.targets`, `genba.triggers` and `genba.executors`.
+`genba.lowerings`, `genba.sources`, `genba.targets`, `genba.triggers`, `genba.executors` and
+`genba.protocols`.
 """
 
 from typing import Final
@@ -37,6 +38,11 @@ ENGINES: Final = {
     "faulty": "genba.testing.faults:FaultyEngine",
 }
 
+# Other forms of a graph, for the engines that gain by them.
+LOWERINGS: Final = {
+    "int8": "genba.engines.int8:Int8",
+}
+
 SOURCES: Final = {
     "files": "genba.data.sources.files:FileSource",
     "package": "genba.data.sources.package:PackageSource",
@@ -60,14 +66,33 @@ EXECUTORS: Final = {
     "process": "genba.runs.executor:ProcessExecutor",
 }
 
+# Besides HTTP, which is always there; each listens on a port of its own.
+PROTOCOLS: Final = {
+    "grpc": "genba.serve.grpc.server:start",
+}
+
+# Takes the spans of requests, where somebody collects them.
+TELEMETRY: Final = {
+    "otlp": "genba.serve.watch.otel:Otlp",
+}
+
+# Where `genba up` can answer besides this machine.
+CLUSTERS: Final = {
+    "ray": "genba.serve.ray.cluster:RayFleet",
+}
+
 KINDS: Final = {
     "task": TASKS,
     "modality": MODALITIES,
     "engine": ENGINES,
+    "lowering": LOWERINGS,
     "source": SOURCES,
     "target": TARGETS,
     "trigger": TRIGGERS,
     "executor": EXECUTORS,
+    "telemetry": TELEMETRY,
+    "protocol": PROTOCOLS,
+    "cluster": CLUSTERS,
 }
 
 # The library behind an engine, so that its version can be known without loading it.
@@ -78,6 +103,10 @@ LIBRARIES: Final = {
 
 # Which extra brings a library that is not part of the core installation.
 EXTRAS: Final = {
+    "google": "grpc",  # protobuf
+    "grpc": "grpc",
     "openvino": "openvino",
     "psycopg": "postgres",
+    "opentelemetry": "otel",
+    "ray": "ray",
 }

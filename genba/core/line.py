@@ -89,6 +89,14 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Capture:
+    """What is kept of predictions in service; they are all counted, whatever is kept."""
+
+    inputs: Literal["all", "digest", "none"] = "all"
+    sample: float = 1.0  # share whose rows are kept; alarms and errors always are
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RollBackOn:
     """What a model in service may not exceed; measured over the newest window."""
 
@@ -132,4 +140,5 @@ class Line:
     gates: Mapping[str, Limit] = field(default_factory=dict)
     target: Target = field(default_factory=Target)
     rollout: Rollout = field(default_factory=Rollout)
+    capture: Capture = field(default_factory=Capture)
     retrain: Retrain = field(default_factory=Retrain)

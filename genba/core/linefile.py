@@ -32,6 +32,7 @@ _RANGES: Final = (
     ("rollout.roll_back_on.error_rate", "[", 0.0, 1.0, "]"),
     ("rollout.roll_back_on.not_a_number_rate", "[", 0.0, 1.0, "]"),
     ("rollout.roll_back_on.latency_ms_p99", "(", 0.0, float("inf"), ")"),
+    ("capture.sample", "[", 0.01, 1.0, "]"),
     ("retrain.label_noise", "[", 0.0, 0.5, "]"),
 )
 

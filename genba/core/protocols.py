@@ -7,7 +7,7 @@ the whole of what a task sees of the data layer, so a task needs neither Polars 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -93,6 +93,48 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the runtime holds."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """One way for an engine to spread a graph over cores; none of them changes an answer."""
+
+    settings: JsonObject  # what the engine is opened with
+    runners: int  # batches that may be computed at the same time
+
+
+@runtime_checkable
+class Spreads(Protocol):
+    """An engine that can be spread over cores in several ways, for a server to try; optional."""
+
+    @classmethod
+    def layouts(cls, settings: JsonObject, cores: int) -> Sequence[Layout]:
+        """Return the ways worth trying for a package's settings, the simplest first."""
+        ...
+
+
+class Lowering(Protocol):
+    """Another form of a graph, made with samples: in 8-bit integers. An entry of the catalog."""
+
+    @staticmethod
+    def lower(model: bytes, samples: Sequence[Tensors]) -> bytes | None:
+        """Return the graph in that form, None when it would not gain by it.
+
+        Args:
+            model: The graph, ONNX.
+            samples: Batches to calibrate it on; never of the test set.
+        """
+        ...
+
+
+@runtime_checkable
+class Lowers(Protocol):
+    """An engine that may gain from other forms of a graph; optional."""
+
+    @classmethod
+    def lowered(cls) -> Mapping[str, JsonObject]:
+        """Return the settings worth trying by the name of the lowering they are for."""
         ...
 
 

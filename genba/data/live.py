@@ -336,6 +336,7 @@ def _part(
         "segments": [segment.digest],
         "captured": batch.found.captured,
         "damaged_batches": batch.found.damaged,
+        "inputs_not_kept": batch.found.unkept,
         "rejected": dict(batch.rejected),
         "rejects": rejects,
         "already_known": batch.known,

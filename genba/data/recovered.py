@@ -18,7 +18,7 @@ from genba.core.problem import Problem
 from genba.core.task import Task
 from genba.data.roles import ONLY_ENTITY, Roles
 from genba.data.served import Packages, Served, served
-from genba.store.captures import read_capture
+from genba.store.captures import inputs_kept, read_capture
 from genba.store.home import Store
 from genba.store.ledger import Record
 
@@ -46,6 +46,7 @@ class Found:
     captured: int  # predictions
     damaged: int  # capture batches that could not be read
     step: int  # largest between rows, in the unit of time; 0 where there is none
+    unkept: int = 0  # predictions whose inputs the line did not keep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,8 +75,11 @@ def find_rows(
     """
     wanted, packages = _Wanted(roles=roles, counts=counts), Packages(store)
     pile = _Pile(wanted)
-    captured = damaged = step = 0
+    captured = damaged = step = unkept = 0
     for record in captures:
+        if inputs_kept(record.body) != "all":
+            unkept += int(record.body["rows"])
+            continue
         try:
             table = read_capture(store, record, images=False)
         except Problem:
@@ -88,7 +92,7 @@ def find_rows(
             for found in _rows(task, part, wanted, (str(record.body["server"]), stride)):
                 pile.add(found, step)
     frame = _numbered(pile.settle(step), roles)
-    return Found(frame=frame, captured=captured, damaged=damaged, step=step)
+    return Found(frame=frame, captured=captured, damaged=damaged, step=step, unkept=unkept)
 
 
 class _Pile:

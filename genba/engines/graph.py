@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # has no types
+from google.protobuf.message import DecodeError
 
-from genba.core.problem import Problem
+from genba.engines.scan import kept_outside, no_graph
 
 
 def read_graph(model: bytes) -> Any:
@@ -28,20 +28,10 @@ def read_graph(model: bytes) -> Any:
     try:
         proto = onnx.load_model_from_string(model)
     except DecodeError as error:
-        raise Problem(
-            "G608",
-            f"These {len(model)} bytes are not an ONNX graph.",
-            why=str(error),
-            tries=["genba run LINE", "genba explain G608"],
-        ) from error
+        raise no_graph(model, str(error)) from error
     outside = [t.name for t in _tensors(proto) if t.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
-        raise Problem(
-            "G608",
-            f"The graph keeps {len(outside)} tensor(s) in other files, such as {outside[0]!r}.",
-            why="A package is verified byte by byte, and those bytes would be outside it.",
-            tries=["export the model with all tensors inside it", "genba explain G608"],
-        )
+        raise kept_outside(outside)
     return proto
 
 

@@ -1,7 +1,8 @@
 """ONNX Runtime: the portable default, exact in float32 and the fastest on small graphs."""
 
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -11,10 +12,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from genba.core.codec import decode
 from genba.core.problem import Problem
-from genba.core.protocols import Array, JsonObject, Tensors
+from genba.core.protocols import Array, JsonObject, Layout, Tensors
 from genba.engines.batches import conform, in_slices
-from genba.engines.graph import read_graph
+from genba.engines.layouts import spreads
 from genba.engines.refusal import in_short, refused
+from genba.engines.scan import refuse_floats, scan
 
 ort.disable_telemetry_events()
 
@@ -41,6 +43,9 @@ _MISSING: Final = (
     r"(?:No Op registered for|Could not find an implementation for) (\w+)"
     r"|([\w.:]+)\(-?\d+\) is not a registered"
 )
+_BOUND_ROWS: Final = 64
+_BOUND_BYTES: Final = 256 << 10  # of larger rows a copy costs more than binding saves
+_OVERLAP: Final = 2
 _FATAL_ONLY: Final = 4  # a refused graph is reported by our own sentence, not on stderr
 
 
@@ -48,7 +53,7 @@ _FATAL_ONLY: Final = 4  # a refused graph is reported by our own sentence, not o
 class OnnxRuntimeSettings:
     """What can be varied. Precision has no default: a package always says what it computes in."""
 
-    precision: Literal["float32"]
+    precision: Literal["float32", "int8"]  # "int8": a graph that has parts in integers
     threads: int = 1
 
 
@@ -56,8 +61,9 @@ class OnnxRuntime:
     """A graph in ONNX Runtime on the CPU.
 
     Threads do not spin while they wait: spinning doubles the CPU time per prediction as soon as
-    anything else wants the core. Batches of one, the shape of most requests, run on memory that
-    is bound once; that is worth a quarter of the CPU time of a small graph.
+    anything else wants the core. Small batches of small rows, the shape of most requests, run on
+    memory that is bound once, which spares what a call costs besides computing. Callers in
+    several threads compute at the same time.
 
     Args:
         model: The graph, ONNX.
@@ -74,18 +80,41 @@ class OnnxRuntime:
         self.model = model
         self.settings = dict(settings)
         chosen = decode(OnnxRuntimeSettings, settings, where="engine.settings")
-        read_graph(model)
+        found = scan(model)
+        if chosen.precision == "int8":
+            refuse_floats(found.operators, "ONNX Runtime")
         self._session = _open_session(model, chosen)
         self._inputs = {i.name: _kind(i) for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
-        self._single = _SingleRow.of(self._session)
-        self._single_free = threading.Lock()
+        self._bound = _BoundRows.of(self._session)
+        self._bound_free = threading.Lock()
 
     @classmethod
     def candidates(cls, cores: int) -> Sequence[JsonObject]:
         """Return one thread, and every core up to four; more never paid on graphs this size."""
         threads = sorted({1, min(cores, 4)})
         return [{"precision": "float32", "threads": count} for count in threads]
+
+    @classmethod
+    def lowered(cls) -> Mapping[str, JsonObject]:
+        """Return the settings for a graph in 8-bit integers."""
+        return {"int8": {"precision": "int8", "threads": 1}}
+
+    @classmethod
+    def layouts(cls, settings: JsonObject, cores: int) -> Sequence[Layout]:
+        """Return the ways to spread a graph over cores: threads of a run, and callers.
+
+        Callers share the threads of the session, and each computes on its own thread besides.
+        Where a run has several threads there are two callers at least: one finds the cores busy
+        while the other reads its answer, and takes over.
+        """
+        return [
+            Layout(
+                settings={**settings, "threads": threads},
+                runners=runs if threads == 1 else max(runs, _OVERLAP),
+            )
+            for threads, runs in spreads(cores)
+        ]
 
     @classmethod
     def version(cls) -> str:
@@ -98,9 +127,8 @@ class OnnxRuntime:
         Raises:
             Problem: G602 when the tensors do not fit the graph.
         """
-        ready = conform(tensors, self._inputs)
         try:
-            return self._run_single(ready) or in_slices(self._run, ready)
+            return self._run_bound(tensors) or in_slices(self._run, conform(tensors, self._inputs))
         except _ERRORS as error:
             raise Problem(
                 "G602",
@@ -111,61 +139,86 @@ class OnnxRuntime:
 
     def close(self) -> None:
         """Free what the runtime holds; the engine cannot be used afterwards."""
-        self._single = None
+        self._bound = None
         self._session = None
 
-    def _run_single(self, tensors: Tensors) -> dict[str, Array] | None:
-        single = self._single
-        if not single or not single.fits(tensors) or not self._single_free.acquire(blocking=False):
+    def _run_bound(self, tensors: Tensors) -> dict[str, Array] | None:
+        bound = self._bound
+        rows = bound.rows(tensors) if bound else 0
+        if not bound or not rows or not self._bound_free.acquire(blocking=False):
             return None
         try:
-            return single.run(tensors)
+            return bound.run(tensors, rows)
         finally:
-            self._single_free.release()
+            self._bound_free.release()
 
     def _run(self, tensors: Tensors) -> dict[str, Array]:
         return dict(zip(self._outputs, self._session.run(self._outputs, tensors), strict=True))
 
 
-class _SingleRow:
-    """A batch of one on memory that is bound once.
+class _BoundRows:
+    """Small batches on memory that is bound once, one binding per number of rows.
 
-    Only for graphs whose shapes are all known once the batch is one; the caller sees to it that
-    one thread is inside at a time.
+    Only for graphs whose shapes are all known once the batch is; the caller sees to it that one
+    thread is inside at a time.
     """
 
     def __init__(self, session: Any, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
         self._session = session
         self._inputs = inputs
         self._outputs = outputs
-        self._shapes = {name: tensor.shape for name, tensor in inputs.items()}
-        self._binding = session.io_binding()
-        for name, tensor in inputs.items():
-            self._binding.bind_input(*_bound(name, tensor))
-        for name, tensor in outputs.items():
-            self._binding.bind_output(*_bound(name, tensor))
+        self._most = len(next(iter(inputs.values())))
+        self._shapes = [(name, t.dtype, t.shape[1:]) for name, t in inputs.items()]
+        self._made: dict[int, tuple[Any, dict[str, Array], dict[str, Array]]] = {}
 
     @classmethod
-    def of(cls, session: Any) -> "_SingleRow | None":
-        """Bind memory for one row, or return None when a shape depends on more than the batch."""
-        inputs = {i.name: _one_row(i) for i in session.get_inputs()}
-        outputs = {o.name: _one_row(o) for o in session.get_outputs()}
-        ready = {name: t for name, t in inputs.items() if t is not None}
-        made = {name: t for name, t in outputs.items() if t is not None}
-        if len(ready) < len(inputs) or len(made) < len(outputs):
+    def of(cls, session: Any) -> "_BoundRows | None":
+        """Take memory, or return None when a shape depends on more than the batch or is large."""
+        found = session.get_inputs(), session.get_outputs()
+        sizes = [_row_bytes(tensor) for tensors in found for tensor in tensors]
+        one = sum(size or 0 for size in sizes)
+        if not found[0] or None in sizes or one > _BOUND_BYTES:
             return None
-        return cls(session, ready, made)
+        most = min(_BOUND_ROWS, _BOUND_BYTES // max(one, 1))
+        inputs, outputs = (
+            {t.name: np.zeros((most, *t.shape[1:]), dtype=_kind(t)) for t in tensors}
+            for tensors in found
+        )
+        return cls(session, inputs, outputs)
 
-    def fits(self, tensors: Tensors) -> bool:
-        """Say whether these are one row of exactly the expected shapes."""
-        return all(tensors[name].shape == shape for name, shape in self._shapes.items())
+    def rows(self, tensors: Tensors) -> int:
+        """Return the number of rows if these are exactly the expected tensors, 0 otherwise."""
+        if len(tensors) != len(self._shapes):
+            return 0
+        rows = -1
+        for name, kind, shape in self._shapes:
+            tensor = tensors.get(name)
+            if tensor is None or tensor.dtype != kind or tensor.shape[1:] != shape:
+                return 0
+            if rows not in (-1, len(tensor)):
+                return 0
+            rows = len(tensor)
+        return rows if 0 < rows <= self._most else 0
 
-    def run(self, tensors: Tensors) -> dict[str, Array]:
-        """Run one row and return copies, since the bound memory is written again."""
-        for name, tensor in self._inputs.items():
+    def run(self, tensors: Tensors, rows: int) -> dict[str, Array]:
+        """Run a batch and return copies, since the bound memory is written again."""
+        if rows not in self._made:
+            self._made[rows] = self._bind(rows)
+        binding, inputs, outputs = self._made[rows]
+        for name, tensor in inputs.items():
             np.copyto(tensor, tensors[name])
-        self._session.run_with_iobinding(self._binding)
-        return {name: tensor.copy() for name, tensor in self._outputs.items()}
+        self._session.run_with_iobinding(binding)
+        return {name: tensor.copy() for name, tensor in outputs.items()}
+
+    def _bind(self, rows: int) -> tuple[Any, dict[str, Array], dict[str, Array]]:
+        binding = self._session.io_binding()
+        inputs = {name: tensor[:rows] for name, tensor in self._inputs.items()}
+        outputs = {name: tensor[:rows] for name, tensor in self._outputs.items()}
+        for name, tensor in inputs.items():
+            binding.bind_input(*_place(name, tensor))
+        for name, tensor in outputs.items():
+            binding.bind_output(*_place(name, tensor))
+        return binding, inputs, outputs
 
 
 def _open_session(model: bytes, settings: OnnxRuntimeSettings) -> Any:
@@ -200,13 +253,14 @@ def _kind(tensor: Any) -> np.dtype[Any]:
     return _KINDS[tensor.type]
 
 
-def _one_row(tensor: Any) -> Array | None:
-    """Return memory for one row, or None unless the first dimension is free and the rest fixed."""
-    first, *rest = tensor.shape or [None]
+def _row_bytes(tensor: Any) -> int | None:
+    """Return the bytes of one row, None unless the first dimension is free and the rest fixed."""
+    first, *rest = tensor.shape or [0]
     if isinstance(first, int) or not all(isinstance(size, int) for size in rest):
         return None
-    return np.zeros((1, *rest), dtype=_kind(tensor)) if tensor.shape else None
+    size: int = math.prod(rest)
+    return size * _kind(tensor).itemsize
 
 
-def _bound(name: str, tensor: Array) -> tuple[Any, ...]:
+def _place(name: str, tensor: Array) -> tuple[Any, ...]:
     return (name, "cpu", 0, tensor.dtype.type, tensor.shape, tensor.ctypes.data)

@@ -1,9 +1,9 @@
 """OpenVINO: the fastest on x86 for convolutions and transformers; bfloat16 where there is AMX."""
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from queue import SimpleQueue
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
@@ -11,18 +11,22 @@ import openvino as ov
 
 from genba.core.codec import decode
 from genba.core.problem import Problem
-from genba.core.protocols import Array, JsonObject, Tensors
+from genba.core.protocols import Array, JsonObject, Layout, Tensors
 from genba.engines.batches import conform, in_slices
 from genba.engines.graph import read_graph
 from genba.engines.integers import computes_with_wide_integers
+from genba.engines.layouts import spreads
 from genba.engines.lowering import lower_trees
 from genba.engines.refusal import in_short, refused
+from genba.engines.scan import refuse_floats
 
 #: A larger graph is held once: a second copy of its weights costs more than knowing the shapes of
 #: a batch of one saves, which is some 25 microseconds.
 _TWICE_BYTES: Final = 4 << 20
+_WAITING: Final = 1  # batches that wait inside the runtime for a stream
 _MISSING: Final = r"No conversion rule found for operations: ([\w.]+)"
-_HINTS: Final = {"float32": "f32", "bfloat16": "bf16"}
+#: Of what is in floating point; a graph in integers is computed as it is written.
+_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,8 +37,9 @@ class OpenVinoSettings:
     and the same file would give other numbers on another machine.
     """
 
-    precision: Literal["float32", "bfloat16"]
-    threads: int = 1
+    precision: Literal["float32", "bfloat16", "int8"]  # "int8": a graph with parts in integers
+    threads: int = 1  # of one stream
+    streams: int = 1  # batches computed at the same time
 
 
 class OpenVino:
@@ -61,14 +66,17 @@ class OpenVino:
         chosen = decode(OpenVinoSettings, settings, where="engine.settings")
         graph = read_graph(model)
         _refuse_wide_integers(graph)
+        if chosen.precision == "int8":
+            refuse_floats(frozenset(node.op_type for node in graph.graph.node), "OpenVINO")
         compiled, single = _compile(_readable(model, graph), chosen)
         self._inputs = {i.any_name: np.dtype(i.element_type.to_dtype()) for i in compiled.inputs}
         # Compiling drops inputs that nothing is computed from, such as a name only to be captured.
         self._unused = {i.name for i in graph.graph.input} - self._inputs.keys()
         self._outputs = [o.name for o in graph.graph.output]
-        self._request: Any = compiled.create_infer_request()
-        self._single = single and _SingleRow(single, self._outputs)
-        self._turn = threading.Lock()  # one request is one set of buffers
+        several = range(chosen.streams + _WAITING)
+        # One request is one set of buffers: callers take one, or wait for one.
+        self._requests: Any = _pool(compiled.create_infer_request() for _ in several)
+        self._singles: Any = single and _pool(_SingleRow(single, self._outputs) for _ in several)
 
     @classmethod
     def candidates(cls, cores: int) -> Sequence[JsonObject]:
@@ -79,12 +87,32 @@ class OpenVino:
         return found
 
     @classmethod
+    def lowered(cls) -> Mapping[str, JsonObject]:
+        """Return the settings for a graph in 8-bit integers."""
+        return {"int8": {"precision": "int8", "threads": 1}}
+
+    @classmethod
+    def layouts(cls, settings: JsonObject, cores: int) -> Sequence[Layout]:
+        """Return the ways to spread a graph over cores: streams, each with threads of its own.
+
+        One caller more than there are streams: its batch waits inside the runtime, and no stream
+        stands idle while an answer is read.
+        """
+        return [
+            Layout(
+                settings={**settings, "threads": threads, "streams": streams},
+                runners=streams + _WAITING,
+            )
+            for threads, streams in spreads(cores)
+        ]
+
+    @classmethod
     def version(cls) -> str:
         """Return the version of the runtime."""
         return str(ov.get_version()).partition("-")[0]
 
     def run(self, tensors: Tensors) -> dict[str, Array]:
-        """Run a batch; callers in several threads wait for each other.
+        """Run a batch; callers beyond one more than there are streams wait for each other.
 
         Raises:
             Problem: G602 when the tensors do not fit the graph.
@@ -92,11 +120,7 @@ class OpenVino:
         used = {n: tensor for n, tensor in tensors.items() if n not in self._unused}
         ready = conform(used, self._inputs)
         try:
-            with self._turn:
-                single = self._single
-                if single is not None and single.fits(ready):
-                    return single.run(ready)
-                return in_slices(self._run, ready)
+            return self._run_single(ready) or in_slices(self._run, ready)
         except RuntimeError as error:
             raise Problem(
                 "G602",
@@ -107,19 +131,43 @@ class OpenVino:
 
     def close(self) -> None:
         """Free what the runtime holds; the engine cannot be used afterwards."""
-        self._single = None
-        self._request = None
+        self._singles = None
+        self._requests = None
+
+    def _run_single(self, tensors: Tensors) -> dict[str, Array] | None:
+        free = self._singles
+        if free is None or any(tensor.shape[:1] != (1,) for tensor in tensors.values()):
+            return None
+        row = free.get()
+        try:
+            answer: dict[str, Array] | None = row.run(tensors) if row.fits(tensors) else None
+            return answer
+        finally:
+            free.put(row)
 
     def _run(self, tensors: Tensors) -> dict[str, Array]:
-        request = self._request
         # The request knows only where the memory is: without a name here, a copy would be freed
         # before it is read.
         owned = [_own(tensors[name]) for name in self._inputs]
-        for index, tensor in enumerate(owned):
-            request.set_input_tensor(index, ov.Tensor(tensor, shared_memory=True))
-        request.infer()
-        # Copies: the next call writes to the same memory.
-        return {n: request.get_output_tensor(i).data.copy() for i, n in enumerate(self._outputs)}
+        free = self._requests
+        request = free.get()
+        try:
+            for index, tensor in enumerate(owned):
+                request.set_input_tensor(index, ov.Tensor(tensor, shared_memory=True))
+            request.infer()
+            # Copies: the next call writes to the same memory.
+            outputs = enumerate(self._outputs)
+            return {n: request.get_output_tensor(i).data.copy() for i, n in outputs}
+        finally:
+            free.put(request)
+
+
+def _pool(members: Iterable[Any]) -> SimpleQueue[Any]:
+    """Return what one caller at a time may have."""
+    free: SimpleQueue[Any] = SimpleQueue()
+    for member in members:
+        free.put(member)
+    return free
 
 
 class _SingleRow:
@@ -179,16 +227,17 @@ def _readable(model: bytes, graph: Any) -> bytes:
 
 def _compile(model: bytes, settings: OpenVinoSettings) -> tuple[Any, Any]:
     """Return the graph compiled for any batch, and for a batch of one where that is possible."""
-    if settings.threads < 1:
-        raise Problem(
-            "G103",
-            f"engine.settings.threads must be 1 or more, not {settings.threads}.",
-            tries=["threads = 1"],
-        )
+    for name, count in (("threads", settings.threads), ("streams", settings.streams)):
+        if count < 1:
+            raise Problem(
+                "G103",
+                f"engine.settings.{name} must be 1 or more, not {count}.",
+                tries=[f"{name} = 1"],
+            )
     options = {
         "INFERENCE_PRECISION_HINT": _HINTS[settings.precision],
-        "INFERENCE_NUM_THREADS": settings.threads,
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": settings.threads * settings.streams,
+        "NUM_STREAMS": settings.streams,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # pinned threads of two models would share one core
         "CACHE_DIR": "",

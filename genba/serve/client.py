@@ -2,9 +2,12 @@
 
 import http.client
 import json
+import os
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -12,14 +15,16 @@ import numpy as np
 
 from genba.core.problem import Problem
 from genba.core.protocols import Array
-from genba.serve.responses import Refusal
-from genba.serve.tensors import DTYPES, from_bytes, to_bytes
+from genba.serve.access.tls import client_context
+from genba.serve.http.responses import Refusal
+from genba.serve.oip.tensors import DTYPES, from_bytes, to_bytes
 
 _DATATYPES: Final = {dtype: name for name, dtype in DTYPES.items()}
 _HEAD_LENGTH: Final = "Inference-Header-Content-Length"
 _ALIGNMENT: Final = 8  # spaces after the JSON keep the first tensor where processors like it
 _NOT_AN_ANSWER: Final = (ValueError, KeyError, TypeError, AttributeError, Refusal)
 _TEXT_KINDS: Final = "USO"  # numpy's letters for text, bytes and objects
+_PORTS: Final = {"": 80, "http": 80, "https": 443}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,12 +43,15 @@ class Client:
     Args:
         url: Such as ``http://127.0.0.1:8080``.
         key: The server's key, if it has one.
+        ca: Certificates to trust for https, as PEM; those of the system if not given.
         timeout_s: For connecting and for an answer.
     """
 
-    def __init__(self, url: str, *, key: str | None = None, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, url: str, *, key: str | None = None, ca: Path | None = None, timeout_s: float = 30.0
+    ) -> None:
         parts = urlsplit(url if "//" in url else f"//{url}")
-        if parts.hostname is None or parts.scheme not in ("", "http"):
+        if parts.hostname is None or parts.scheme not in _PORTS:
             raise Problem(
                 "G103",
                 f"{url!r} is not the address of a server.",
@@ -51,7 +59,8 @@ class Client:
                 tries=["http://127.0.0.1:8080"],
             )
         self.url = url
-        self._address = (parts.hostname, parts.port or 80)
+        self._address = (parts.hostname, parts.port or _PORTS[parts.scheme])
+        self._tls = client_context(ca) if parts.scheme == "https" else None
         self._timeout_s = timeout_s
         self._socket: socket.socket | None = None
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -170,8 +179,7 @@ class Client:
 
     def _once(self, method: str, request: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
         if self._socket is None:
-            self._socket = socket.create_connection(self._address, self._timeout_s)
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = self._connected()
         self._socket.sendall(request)  # head and body at once; http.client would send them apart
         with http.client.HTTPResponse(self._socket, method=method) as response:
             response.begin()
@@ -180,7 +188,26 @@ class Client:
                 self.close()
             return response.status, response.headers, data
 
+    def _connected(self) -> socket.socket:
+        connection = socket.create_connection(self._address, self._timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is None:
+            return connection
+        try:
+            return self._tls.wrap_socket(connection, server_hostname=self._address[0])
+        except OSError:
+            connection.close()
+            raise
+
     def _unreachable(self, error: Exception) -> Problem:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Problem(
+                "G712",
+                f"The certificate of {self.url} is not one to trust.",
+                where=self.url,
+                why=error.verify_message,
+                tries=["export GENBA_CA=ca.pem  # the certificate, or that of who signed it"],
+            )
         return Problem(
             "G712",
             f"The server at {self.url} does not answer as a Genba server does.",
@@ -196,6 +223,17 @@ class Client:
         except _NOT_AN_ANSWER:
             code, what = "G712", f"The server answered {status} without a reason."
         return Problem(code, what, where=self.url, tries=[f"genba explain {code}"])
+
+
+def environment_key() -> str | None:
+    """Return the key that a person's commands send: $GENBA_KEY, or the name it had before."""
+    return os.environ.get("GENBA_KEY") or os.environ.get("GENBA_SERVE_KEY") or None
+
+
+def environment_ca() -> Path | None:
+    """Return the certificates that a person's commands trust: $GENBA_CA."""
+    named = os.environ.get("GENBA_CA")
+    return Path(named) if named else None
 
 
 def encode_request(

@@ -20,6 +20,7 @@ from genba.edge.predict import open_engine
 from genba.edge.tensors import read_tensors
 from genba.learn.neighbours import nearest, novelty
 from genba.stages.tune import values
+from genba.store.captures import DIGEST
 from genba.store.home import Store
 
 _KINDS: Final = {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8, "BOOL": np.bool_}
@@ -127,6 +128,9 @@ def _given(tensor: Tensor, manifest: Manifest, row: Mapping[str, Any]) -> Array:
         raise Problem(
             "G550",
             f"The input {tensor.name} of this prediction was not kept, so it cannot be explained.",
+            why="The line keeps a digest of its inputs: [capture] inputs."
+            if row.get(DIGEST)
+            else "The line file may say so: [capture] inputs.",
             tries=["genba trace last --explain", "genba explain G550"],
         )
     if tensor.role == "image" and isinstance(value, bytes):

@@ -27,6 +27,7 @@ from genba.learn.models import load_model
 from genba.runs.stage import StageContext
 from genba.stages.agreement import Agreement, Compared
 from genba.stages.gates import judge
+from genba.stages.optimize_forms import AS_EXPORTED, Forms, calibration, lowered
 from genba.stages.samples import affordable, chosen, in_chunks, spread
 from genba.targets.probe import probe
 
@@ -35,7 +36,8 @@ _SAMPLE_BYTES: Final = 8 << 20  # some fifty images
 _SCREENED_BYTES: Final = 16 << 20  # some hundred images, or some hundred thousand rows of a table
 _NEVER_CHOSEN: Final = frozenset({"faulty"})
 _UNABLE: Final = "G601"
-_REFUSALS: Final = frozenset({_UNABLE, "G607", "G901"})  # of an engine, not of the run
+_LAST: Final = 1_000  # lowered graphs are tried after every setting of the graph as exported
+_REFUSALS: Final = frozenset({_UNABLE, "G607", "G611", "G901"})  # of an engine, not of the run
 #: Seconds for measuring; on an overloaded machine the last candidates are left out, and it says so.
 _MEASURING_S: Final = 30.0
 _ROOM: Final = 1.1  # suggest limits a tenth above what was measured: the next run differs a little
@@ -51,6 +53,7 @@ class Candidate:
     parity: Parity | None = None
     measures: Mapping[str, Measure] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    form: str = AS_EXPORTED  # of the graph
     why: str = ""  # what the runtime itself said, when it refused
 
     @property
@@ -102,8 +105,9 @@ def optimize(context: StageContext) -> dict[str, Any]:
 
     Returns:
         `engine` {name, settings}, `candidates` (each with measures, parity and the reasons it was
-        refused), `onnx` (blob), `reevaluated` (measures of the exported model on the whole test
-        set), `verdict` of those, `machine`, and `stop` when nothing fits or a gate is missed.
+        refused), `onnx` (blob, in the form that was chosen), `reevaluated` (measures of the
+        exported model on the whole test set), `verdict` of those, `machine`, and `stop` when
+        nothing fits or a gate is missed.
     """
     line, store = context.line, context.store
     task: Task = resolve("task", line.task)()
@@ -111,9 +115,10 @@ def optimize(context: StageContext) -> dict[str, Any]:
     model = load_model(store, context.inputs["train"])
     view = DatasetView.open(store, str(context.inputs["prepare"]["dataset"]), line)
     graph = task.export(model)
+    forms = Forms(graph, lambda: calibration(task, view, model.settings))
     result: dict[str, Any] = {"onnx": store.blobs.put(graph), "machine": encode(probe())}
 
-    candidates = _candidates(line.target.engines, graph)
+    candidates = _candidates(line.target.engines, forms)
     exported = Exported(task=task, model=model, view=view, reference=task.reference(model))
     try:
         context.progress.step("comparing every engine with the reference on the test set")
@@ -132,6 +137,7 @@ def optimize(context: StageContext) -> dict[str, Any]:
                 candidate.runtime.close()
     verdict = judge(line.gates, scores.measures)
     result |= {
+        "onnx": store.blobs.put(forms.of(best.form) or graph),
         "engine": {"name": best.engine, "settings": dict(best.settings)},
         "candidates": [c.to_json() for c in candidates],
         "reevaluated": encode(scores.measures),
@@ -142,7 +148,7 @@ def optimize(context: StageContext) -> dict[str, Any]:
     return result
 
 
-def _candidates(asked: Sequence[str], graph: bytes) -> list[Candidate]:
+def _candidates(asked: Sequence[str], forms: Forms) -> list[Candidate]:
     """Load the graph in every engine with every setting worth trying; keep who refused and why.
 
     An engine that cannot run the graph (G601) is one candidate: its other settings change nothing.
@@ -154,19 +160,27 @@ def _candidates(asked: Sequence[str], graph: bytes) -> list[Candidate]:
         for name in names
         for place, settings in enumerate(resolve("engine", name).candidates(cores))
     ]
+    offers += [
+        (_LAST, Candidate(engine=name, settings=settings, form=form))
+        for name in names
+        for form, settings in lowered(resolve("engine", name))
+    ]
     found: list[Candidate] = []
     unable: set[str] = set()
     # The simplest settings of every engine come first, then the second of each, and so on.
     for _, candidate in sorted(offers, key=lambda offer: offer[0]):
         if candidate.engine in unable:
             continue
-        found.append(candidate)
         try:
+            graph = forms.of(candidate.form)
+            if graph is None:
+                continue
             candidate.runtime = resolve("engine", candidate.engine)(graph, candidate.settings)
         except Problem as problem:
             candidate.refuse(problem)
             if problem.code == _UNABLE:
                 unable.add(candidate.engine)
+        found.append(candidate)
     return found
 
 

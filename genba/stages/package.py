@@ -29,7 +29,7 @@ from genba.edge.package import (
     encode_manifest,
     load,
 )
-from genba.edge.signature import encode_signature, sign
+from genba.edge.signature import encode_signature
 from genba.learn.models import load_model
 from genba.runs.stage import StageContext
 from genba.stages.card import model_card
@@ -37,8 +37,7 @@ from genba.stages.hindsight import looks_back
 from genba.stages.samples import affordable, by_label, chosen, spread
 from genba.store import io
 from genba.store.home import Store
-from genba.store.signatures import find_signature
-from genba.store.signing import Signer
+from genba.store.signatures import find_signature, sign_package
 
 _GOLDEN_ROWS: Final = 8
 _GOLDEN_BYTES: Final = 1 << 20  # fewer samples where they are images
@@ -129,8 +128,6 @@ def _record(store: Store, manifest: Manifest) -> LoadedPackage:
     """Write the manifest, record and sign the package, and load it as a server will."""
     package_id = store.blobs.put(encode_manifest(manifest))
     loaded = load(store.blobs.read(package_id), store.blobs.read, expect=package_id)
-    signer = Signer(store.path)
-    signature = sign(package_id, signer.public_key, signer.sign)
     store.ledger.record(
         "package",
         package_id,
@@ -138,13 +135,7 @@ def _record(store: Store, manifest: Manifest) -> LoadedPackage:
         line=manifest.line,
         inputs=[("model", manifest.model), ("dataset", manifest.dataset)],
     )
-    store.ledger.append(
-        "package.signed",
-        encode(signature),
-        line=manifest.line,
-        subject=package_id,
-        key=f"signed:{package_id}:{signer.public_key}",
-    )
+    sign_package(store, manifest.line, package_id)
     return loaded
 
 

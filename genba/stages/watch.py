@@ -7,6 +7,10 @@ undisturbed windows of the same length showed (`null_q`), so the rate of false a
 and window is the one stated in the package. Missing values, errors, latency and energy come with
 it, and what is known in hindsight (see hindsight.py). A watch that is interrupted goes on at the
 start of the window it was in.
+
+Where a line keeps a sample of its predictions, the rows of the sample stand for all of them; alarms
+and errors that were kept beyond it are not looked at, since they would count too much. Where the
+inputs were not kept, the window says so, and their drift is not known.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,9 +27,8 @@ from genba.core.problem import Problem
 from genba.core.values import Event, Manifest, Measure
 from genba.learn.drift import counts, psi
 from genba.stages import hindsight
-from genba.store.captures import ERROR, read_capture
+from genba.store.captures import ERROR, SCHEMA, inputs_kept, read_capture, record_of, sample_of
 from genba.store.home import Store
-from genba.store.ledger import Record
 from genba.targets.cost import bill
 
 #: Smallest PSI that counts as drift where the line does not say.
@@ -58,6 +61,8 @@ class OpenWindow:
     rows: int = 0
     errors: int = 0
     damaged: int = 0  # capture batches that could not be read
+    unkept: int = 0  # rows whose inputs were not kept
+    sample: float = 1.0  # smallest share of the predictions that the rows stand for
     from_ms: int = 0
     to_ms: int = 0
     cpu_seconds: float = 0.0
@@ -132,11 +137,11 @@ def watch(store: Store, line: Line, manifest: Manifest, opened: OpenWindow) -> W
     windows: list[Mapping[str, Any]] = []
     rows = 0
     for event in _captures(store, line.name, opened.position()[0]):
-        table = _read(store, event, opened)
+        table = _read(store, event, opened, _columns(reference))
         first = opened.position()[1] if event.seq == opened.position()[0] else 0
         for part, behind in _parts(table, opened, reference.window, first):
             rows += part.num_rows
-            _fill(opened, part, event, table.num_rows, reference)
+            _fill(opened, part, event, reference)
             if reference.kept:
                 opened.kept = hindsight.kept(opened.kept, part, manifest, reference.kept)
             opened.at = (event.seq, behind)
@@ -222,20 +227,22 @@ def _captures(store: Store, line: str, seq: int) -> list[Event]:
     )
 
 
-def _read(store: Store, event: Event, opened: OpenWindow) -> pa.Table:
+def _columns(reference: Reference) -> tuple[str, ...] | None:
+    """Return the columns that a watch looks at; None for all of them."""
+    if reference.kept:
+        return None
+    return (*SCHEMA.names, *(channel.tensor for channel in reference.channels))
+
+
+def _read(
+    store: Store, event: Event, opened: OpenWindow, columns: tuple[str, ...] | None = None
+) -> pa.Table:
     """Return the rows of the package in a capture; a damaged capture is counted, not fatal."""
     if opened.package not in (event.body.get("packages") or {}):
         return pa.table({})
-    record = Record(
-        id=event.subject,
-        kind="capture",
-        line=event.line,
-        body=event.body,
-        seq=event.seq,
-        time_ms=event.time_ms,
-    )
+    record = record_of(event)
     try:
-        table = read_capture(store, record)
+        table = sample_of(record, read_capture(store, record, images=False, columns=columns))
     except Problem:
         opened.damaged += 1
         return pa.table({})
@@ -254,15 +261,17 @@ def _parts(
         room = window
 
 
-def _fill(
-    opened: OpenWindow, part: pa.Table, event: Event, of_rows: int, reference: Reference
-) -> None:
+def _fill(opened: OpenWindow, part: pa.Table, event: Event, reference: Reference) -> None:
     received = part["received_ms"].to_numpy()
     opened.from_ms = int(min(opened.from_ms or received.min(), received.min()))
     opened.to_ms = int(max(opened.to_ms, received.max()))
     opened.rows += part.num_rows
     summary = event.body["packages"][opened.package]
-    opened.cpu_seconds += float(summary.get("cpu_seconds") or 0.0) * part.num_rows / of_rows
+    # Not every prediction that was paid for has its row here: some are not kept, some were dropped.
+    predictions = max(int(summary.get("n") or 0), part.num_rows)
+    opened.cpu_seconds += float(summary.get("cpu_seconds") or 0.0) * part.num_rows / predictions
+    opened.sample = min(opened.sample, float(event.body.get("sample", 1.0)))
+    opened.unkept += part.num_rows if inputs_kept(event.body) != "all" else 0
     opened.latency_us.append(part["latency_us"].to_numpy().astype(np.int64))
     answered = part.filter(pc.not_equal(part["status"], ERROR))
     opened.errors += part.num_rows - answered.num_rows
@@ -347,6 +356,10 @@ def _quality(opened: OpenWindow, reference: Reference) -> Iterator[dict[str, Any
     yield _finding("error_rate", "errors", opened.errors / opened.rows, reference.error_rate)
     joules = bill(opened.cpu_seconds, opened.cpu_seconds).joules.value
     yield _finding("energy_mj", "energy", joules * 1e3 / opened.rows, None)
+    if opened.sample < 1:
+        yield _finding("sample", "kept", opened.sample, None)
+    if opened.unkept:
+        yield _finding("inputs_not_kept", "kept", opened.unkept / opened.rows, None)
     if opened.damaged:
         yield _finding("damaged_captures", "damaged", float(opened.damaged), 0.0)
 

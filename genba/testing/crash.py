@@ -17,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
@@ -235,7 +236,13 @@ class CrashReport:
 
 
 def crash_everywhere(
-    work: Work, check: Check, root: Path, *, model: Model, skip: Collection[str] = ()
+    work: Work,
+    check: Check,
+    root: Path,
+    *,
+    model: Model,
+    skip: Collection[str] = (),
+    step: int = 1,
 ) -> CrashReport:
     """Do the work again and again, each time with a crash one effect later.
 
@@ -247,17 +254,16 @@ def crash_everywhere(
         root: A directory for the homes; they are removed.
         model: "kill" or "power loss".
         skip: Effects to forget on purpose, to see that the check notices.
+        step: Crash at one in so many effects only, where all of them would take too long.
 
     Returns:
-        How many points there are and every violation.
+        How many points there are, to the next whole step, and every violation.
 
     Raises:
         RuntimeError: If the work fails by itself.
     """
     violations: list[str] = []
-    point = 0
-    while True:
-        point += 1
+    for point in count(1, step):
         home, keep = root / f"home-{point}", root / f"keep-{point}"
         home.mkdir(parents=True)
         keep.mkdir()
@@ -266,7 +272,8 @@ def crash_everywhere(
         shutil.rmtree(home)
         shutil.rmtree(keep)
         if not crashed:
-            return CrashReport(model=model, points=point, violations=tuple(violations))
+            break
+    return CrashReport(model=model, points=point, violations=tuple(violations))
 
 
 def _once(work: Work, home: Path, disk: CrashingDisk) -> tuple[bool, tuple[str, ...]]:

@@ -2,16 +2,19 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from genba.core.protocols import Array, Engine, JsonObject
+from genba.core.protocols import Array, Engine, JsonObject, Lowers, Spreads
 from genba.core.resolve import resolve
 from genba.edge.predict import difference
 from genba.testing.checks import CheckResult, Checks, require, require_problem, run_checks
 from genba.testing.graphs import (
+    dense_batch,
+    dense_graph,
     graph_with_outside_data,
     graph_with_unknown_operator,
     small_batch,
@@ -22,7 +25,9 @@ from genba.testing.graphs import (
 _CORES: Final = 2
 _ROWS: Final = 257
 _LONG_ROWS: Final = 10_000
-_TOLERANCE: Final = {"float32": 1e-4, "bfloat16": 5e-2}
+_FEW_ROWS: Final = 4
+_TOLERANCE: Final = {"float32": 1e-4, "bfloat16": 5e-2, "int8": 5e-2}
+_SAME: Final = 1e-5
 _THREADS: Final = 4
 _CALLS: Final = 50
 
@@ -50,6 +55,11 @@ def engine_checks(name: str, settings: Sequence[JsonObject] | None = None) -> Ch
     if not tried:
         return checks
     first = tried[0]
+    if issubclass(kind, Lowers):
+        checks["a lowered graph answers nearly the same"] = partial(_lowered, kind, first)
+        checks["refuses a graph that was not lowered"] = partial(_not_lowered, kind)
+    if issubclass(kind, Spreads):
+        checks["every layout answers alike, to as many callers"] = partial(_layouts, kind, first)
     return checks | {
         "every setting answers as numpy": partial(_answers, kind, tried),
         "a batch of one equals a batch of many": partial(_single, kind, tried),
@@ -110,6 +120,42 @@ def _repeatable(kind: type[Engine], settings: JsonObject) -> None:
     batch = small_batch(_ROWS)
     first, again = _open(kind, settings).run(batch), _open(kind, settings).run(batch)
     require(_same(first, again), "loaded twice, the graph gives different numbers")
+
+
+def _lowered(kind: type[Lowers], settings: JsonObject) -> None:
+    made: Any = kind
+    graph, batch = dense_graph(), dense_batch(_FEW_ROWS)
+    wanted = made(graph, settings).run(batch)["score"]
+    for name, given in kind.lowered().items():
+        lowered = resolve("lowering", name).lower(graph, [dense_batch(_FEW_ROWS, seed=2)])
+        require(lowered is not None, f"{name} leaves a graph of heavy convolutions as it is")
+        found = made(lowered, given).run(batch)["score"]
+        worst = difference(wanted, found)
+        require(0 < worst <= _tolerance(given), f"{given}: score is off by {worst:.2g}")
+
+
+def _not_lowered(kind: type[Lowers]) -> None:
+    made: Any = kind
+    for given in kind.lowered().values():
+        when = f"for a graph that was not lowered, with {given}"
+        require_problem(partial(made, small_graph(), given), ("G601",), when)
+
+
+def _layouts(kind: type[Spreads], settings: JsonObject) -> None:
+    made: Any = kind
+    batch = small_batch(_ROWS)
+    wanted = made(small_graph(), settings).run(batch)
+    layouts = kind.layouts(settings, _CORES)
+    require(bool(layouts), "no layout is offered")
+    for layout in layouts:
+        same = layout.settings.get("precision") == settings.get("precision")
+        require(same, f"{layout.settings} is another precision than {settings}")
+        engine: Engine = made(small_graph(), layout.settings)
+        with ThreadPoolExecutor(layout.runners) as callers:
+            for found in callers.map(engine.run, [batch] * layout.runners * _FEW_ROWS):
+                worst = max(difference(wanted[name], found[name]) for name in wanted)
+                require(worst <= _SAME, f"{layout.settings}: the answers are off by {worst:.2g}")
+        engine.close()
 
 
 def _missing(kind: type[Engine], settings: JsonObject) -> None:

@@ -12,6 +12,8 @@ LAGS: Final = 3
 SENSORS: Final = 4
 ENTITIES: Final = 2
 _HIDDEN: Final = 16
+_CHANNELS: Final = 64  # of the convolutions of `dense_graph`, and how many pixels they see
+_SIDE: Final = 32
 _OPSET: Final = 18
 _IR: Final = 9
 
@@ -144,6 +146,44 @@ def image_graph(size: int) -> bytes:
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
     return _serialised(graph)
+
+
+def dense_graph() -> bytes:
+    """Return a graph of convolutions with much arithmetic for each number: `pixels` to `score`.
+
+    Its weights are generated, it has learnt nothing.
+    """
+    chance = np.random.default_rng(0)
+    arrays, nodes, last = {}, [], "pixels"
+    for number, channels in enumerate((3, *[_CHANNELS] * 2)):
+        spread = (2 / (9 * channels)) ** 0.5
+        weights = chance.normal(size=(_CHANNELS, channels, 3, 3)) * spread
+        arrays[f"weights_{number}"] = weights.astype(np.float32)
+        arrays[f"bias_{number}"] = np.zeros(_CHANNELS, dtype=np.float32)
+        given = [last, f"weights_{number}", f"bias_{number}"]
+        nodes += [
+            helper.make_node("Conv", given, [f"conv_{number}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"conv_{number}"], [f"relu_{number}"]),
+        ]
+        last = f"relu_{number}"
+    nodes.append(helper.make_node("ReduceMean", [last], ["score"], axes=[1, 2, 3], keepdims=0))
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "generated",
+        [value("pixels", TensorProto.FLOAT, ["N", 3, _SIDE, _SIDE])],
+        [value("score", TensorProto.FLOAT, ["N"])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=_IR)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def dense_batch(rows: int, seed: int = 1) -> dict[str, Array]:
+    """Return generated inputs of `dense_graph`."""
+    pixels = np.random.default_rng(seed).normal(size=(rows, 3, _SIDE, _SIDE))
+    return {"pixels": pixels.astype(np.float32)}
 
 
 def clock_graph() -> bytes:

@@ -27,8 +27,11 @@ from genba.core.values import (
 )
 from genba.edge.package import FORMAT, MODEL_FILE, encode_manifest
 from genba.serve.client import Client
-from genba.serve.server import Settings, serve
+from genba.serve.limits import Limits
+from genba.serve.server import serve
+from genba.serve.settings import Settings
 from genba.store.home import Store
+from genba.store.signatures import sign_package
 from genba.testing.graphs import LAGS, SENSORS, clock_graph, image_graph, small_graph
 
 ENTITY_NAMES: Final = ("R80711", "R80721")
@@ -86,6 +89,7 @@ def small_package(
     encoded = encode_manifest(replace(manifest, **changes))
     package = store.blobs.put(encoded)
     store.ledger.record("package", package, json.loads(encoded), line=line)
+    sign_package(store, line, package)
     return package
 
 
@@ -156,6 +160,7 @@ class RunningServer:
     def __init__(self, process: "subprocess.Popen[str]", ready: Mapping[str, Any]) -> None:
         self.process = process
         self.port = int(ready["port"])
+        self.grpc_port = int(ready.get("grpc_port") or 0)
         self.server = str(ready["server"])
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -210,8 +215,12 @@ def serve_here(home: Path, script: Callable[[Client], None], **settings: Any) ->
     Args:
         home: The store to serve from.
         script: Gets a client; the server is stopped when it returns.
-        settings: Of the server, except home and port.
+        settings: Of the server, except home and port. Packages are not tried in a process of
+            their own first, and nobody watches for a hang, unless `guarded` is true.
     """
+    limits = settings.pop("limits", Limits())
+    if not settings.pop("guarded", False):
+        limits = replace(limits, trial_s=0.0, hang_s=0.0)
     errors: list[BaseException] = []
     threads: list[threading.Thread] = []
 
@@ -228,7 +237,7 @@ def serve_here(home: Path, script: Callable[[Client], None], **settings: Any) ->
         threads.append(threading.Thread(target=run, args=(ready["port"],)))
         threads[0].start()
 
-    serve(Settings(home=home, port=0, **settings), announce)
+    serve(Settings(home=home, port=0, limits=limits, **settings), announce)
     threads[0].join()
     for error in errors:
         raise error

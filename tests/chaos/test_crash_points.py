@@ -145,21 +145,29 @@ def check_with(work: Work) -> Check:
     return check
 
 
-def crash(work: Work, root: Path, model: Model, skip: Collection[str] = ()) -> CrashReport:
-    return crash_everywhere(work, check_with(work), root, model=model, skip=skip)
+def crash(
+    work: Work, root: Path, model: Model, skip: Collection[str] = (), step: int = 1
+) -> CrashReport:
+    return crash_everywhere(work, check_with(work), root, model=model, skip=skip, step=step)
 
 
+#: One crash in four each time, all of them when there is time.
+STEPS = [4, pytest.param(1, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("model", MODELS)
-def test_the_store_keeps_its_promises_at_every_point(tmp_path: Path, model: Model) -> None:
-    report = crash(store_work, tmp_path, model)
+def test_the_store_keeps_its_promises(tmp_path: Path, model: Model, step: int) -> None:
+    report = crash(store_work, tmp_path, model, step=step)
 
     assert report.violations == ()
     assert report.points > 45
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_run_goes_on_from_every_point(tmp_path: Path, model: Model) -> None:
-    report = crash(run_work, tmp_path, model)
+def test_a_run_goes_on_from_every_point(tmp_path: Path, model: Model, step: int) -> None:
+    report = crash(run_work, tmp_path, model, step=step)
 
     assert report.violations == ()
     assert report.points > 45

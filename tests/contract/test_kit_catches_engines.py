@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from genba.core.problem import Problem
+from genba.core.protocols import Layout
+from genba.core.resolve import resolve
 from genba.engines.onnxruntime import OnnxRuntime
 from genba.testing import engines
 from genba.testing.checks import CheckFailed
@@ -113,6 +115,42 @@ class Trusting(OnnxRuntime):
                 raise
 
 
+class Gullible(OnnxRuntime):
+    """Takes any graph for one in integers."""
+
+    def __init__(self, model: bytes, settings: Any) -> None:
+        super().__init__(model, {**settings, "precision": "float32"})
+
+
+class Shifts(OnnxRuntime):
+    """Is wrong in integers only."""
+
+    def run(self, tensors: Any) -> Any:
+        found = super().run(tensors)
+        wrong = self.settings["precision"] == "int8"
+        return found | {"score": found["score"] + np.float32(wrong)}
+
+
+class Crowded(OnnxRuntime):
+    """Mixes up what several callers ask."""
+
+    busy = 0
+
+    def run(self, tensors: Any) -> Any:
+        Crowded.busy += 1
+        time.sleep(1e-3)  # others come in
+        found = super().run(tensors)
+        several = Crowded.busy > 1
+        Crowded.busy -= 1
+        return found | {"score": found["score"] + np.float32(several)}
+
+
+class Coarsens(OnnxRuntime):
+    @classmethod
+    def layouts(cls, settings: Any, cores: int) -> Any:
+        return [Layout(settings={"precision": "int8", "threads": cores}, runners=1)]
+
+
 class Nameless(OnnxRuntime):
     name = ""
 
@@ -139,12 +177,16 @@ class Nameless(OnnxRuntime):
         (Crude, "refuses tensors that do not fit"),
         (Trusting, "refuses what is no graph"),
         (Trusting, "refuses data outside the graph"),
+        (Gullible, "refuses a graph that was not lowered"),
+        (Shifts, "a lowered graph answers nearly the same"),
+        (Crowded, "every layout answers alike, to as many callers"),
+        (Coarsens, "every layout answers alike, to as many callers"),
         (Nameless, "offers settings"),
         (Nameless, "says its version"),
     ],
 )
 def test_a_broken_engine_fails(kind: Any, title: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "resolve", lambda _kind, _name: kind)
+    monkeypatch.setattr(engines, "resolve", lambda k, n: kind if k == "engine" else resolve(k, n))
     with pytest.raises(CheckFailed):
         engines.engine_checks("broken", [F32])[title]()
 

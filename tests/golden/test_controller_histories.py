@@ -43,15 +43,15 @@ def histories(first: int, count: int) -> list[World]:
     return worlds
 
 
-def test_a_thousand_histories() -> None:
-    worlds = histories(0, 1_000)
+def test_some_hundred_histories() -> None:
+    worlds = histories(0, 300)
     deploys = [e.body["action"] for w in worlds for e in w.ledger.all if e.kind == "deploy"]
     # The histories are worth something only if everything happens in them.
     for action in ("canary", "shadow", "promote", "roll_back", "withdraw"):
-        assert deploys.count(action) > 10, f"{action} hardly ever happened"
+        assert deploys.count(action) > 2, f"{action} hardly ever happened"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ten_thousand_histories() -> None:
-    histories(1_000, 9_000)
+    histories(300, 9_700)

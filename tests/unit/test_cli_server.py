@@ -1,9 +1,8 @@
-"""The server as a child: started, told apart from one that cannot start, restarted, stopped."""
+"""`genba up`: the servers as children, and the loop beside them."""
 
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,19 +13,20 @@ import pytest
 from genba.core.problem import Problem
 from genba.loop.decide import Action
 from genba.loop.runner import Tick
+from genba.serve.process.worker import Worker
+from genba.serve.settings import Settings
 from genba.ui.cli import up
 from genba.ui.cli.answer import make_console
-from genba.ui.cli.server import Address, ServerProcess
 
 READY = 'print(\'{"ready": true, "port": 4711, "server": "server-x"}\', flush=True)'
 WAIT = "import time; time.sleep(60)"
 
 
-class Scripted(ServerProcess):
+class Scripted(Worker):
     """A server whose process is a line of Python."""
 
     def __init__(self, home: Path, program: str, clock: Any = time.monotonic) -> None:
-        super().__init__(home, Address(host="127.0.0.1", port=0), clock=clock)
+        super().__init__(Settings(home=home, port=0), clock=clock)
         self.program = program
 
     def _command(self) -> list[str]:
@@ -48,7 +48,7 @@ def test_it_waits_for_the_ready_line_and_keeps_the_port(
     started.append(server)
     assert server.start()["server"] == "server-x"
     assert server.running
-    assert server.address.url == "http://127.0.0.1:4711"
+    assert server.settings.url == "http://127.0.0.1:4711"
     assert server.look_after() is None
     server.stop()
     assert server.look_after() is not None, "it is not running any more"
@@ -110,7 +110,7 @@ def test_a_server_that_dies_is_started_again_later_and_later(
 def test_a_server_that_does_not_listen_is_killed(
     tmp_path: Path, started: list[Scripted], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genba.ui.cli.server._STOP_S", 0.2)
+    monkeypatch.setattr("genba.serve.process.worker._STOP_S", 0.2)
     deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {READY}; {WAIT}"
     server = Scripted(tmp_path, deaf)
     started.append(server)
@@ -154,6 +154,9 @@ class Healthy:
         news, self.news = self.news, None
         return news
 
+    def renew(self) -> str:
+        return "the servers were renewed"
+
 
 def loop(runner: Any, server: Any, tell: Any) -> up.Loop:
     def sign() -> None:
@@ -177,12 +180,13 @@ def test_the_loop_tells_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
         Tick(line="mill", problems=(trouble,)),
     )
     told: list[tuple[str, str]] = []
-    stopped = threading.Event()
+    asked = up.Asked()
+    asked.renew.set()
 
     def tell(who: str, what: str) -> None:
         told.append((who, what))
 
-    done = loop(runner, Healthy("the server died"), tell).run(stopped, time.monotonic() + 0.05)
+    done = loop(runner, Healthy("the server died"), tell).run(asked, time.monotonic() + 0.05)
     assert [a.kind for a in done] == ["roll_back", "start_run"]
     assert told == [
         ("pump", "roll back abababababab: slow"),
@@ -193,6 +197,7 @@ def test_the_loop_tells_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
         ("fan", "G303 The disk is full."),
         ("saw", "is looked after by another controller (another)"),
         ("mill", "G302 A blob is damaged."),
+        ("server", "the servers were renewed"),
         ("server", "the server died"),
     ]
 
@@ -210,7 +215,7 @@ def test_a_bug_in_the_controller_does_not_stop_serving(
     monkeypatch.setattr(up, "_TICK_S", 0.001)
     told: list[str] = []
     running = loop(Broken(), Healthy("answers again"), lambda _, what: told.append(what))
-    assert running.run(threading.Event(), time.monotonic() + 0.05) == []
+    assert running.run(up.Asked(), time.monotonic() + 0.05) == []
     assert told[0].startswith("ValueError: a bug; serving goes on")
     assert "answers again" in told
     assert len(set(told)) == 2, "one traceback is kept, however often it happens"
@@ -219,9 +224,9 @@ def test_a_bug_in_the_controller_does_not_stop_serving(
 
 
 def test_the_loop_ends_when_it_is_told_to() -> None:
-    stopped = threading.Event()
-    stopped.set()
-    assert loop(Ticking(), Healthy(), print).run(stopped) == []
+    asked = up.Asked()
+    asked.stop.set()
+    assert loop(Ticking(), Healthy(), print).run(asked) == []
 
 
 def test_a_trouble_that_stays_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,9 +241,19 @@ def test_a_trouble_that_stays_is_told_once(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_first_ctrl_c_stops_and_the_second_insists() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with up._stop_signal() as stopped:
+    with up._signals() as asked:
         signal.raise_signal(signal.SIGINT)
-        assert stopped.is_set()
+        assert asked.stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_hangup_renews_unless_the_terminal_is_gone(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: terminal)
+    with up._signals() as asked:
+        signal.raise_signal(signal.SIGHUP)
+        assert (asked.stop.is_set(), asked.renew.is_set()) == (terminal, not terminal)

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from genba.runs.lines import newest_line
+from genba.store.captures import CaptureWriter, Interval
+from genba.store.home import Store
+
 
 def test_hindsight_and_parameters_of_the_stable_package(
     factory: Any, ask: Callable[..., Any], show: Callable[..., str]
@@ -31,3 +35,24 @@ def test_hindsight_and_parameters_of_the_stable_package(
 def test_a_line_without_any_shows_none(factory: Any, ask: Callable[..., Any]) -> None:
     (line,) = ask("status")[1]["lines"]
     assert (line["hindsight"], line["parameters"]) == ([], {})
+
+
+def test_what_is_not_kept_of_predictions_is_shown(
+    factory: Any, ask: Callable[..., Any], show: Callable[..., str]
+) -> None:
+    store: Store = factory.store
+    assert "captured" not in show("status", "pump")
+    known = newest_line(store, "pump")
+    assert known is not None
+    body = {**known.body, "capture": {"inputs": "digest", "sample": 0.05}}
+    store.ledger.record("line", "changed", body, line="pump")
+    store.ledger.append("run.started", {"line_digest": "changed"}, line="pump", subject="run-2")
+    packages = {factory.packages[0]: {"role": "stable", "n": 9}}
+    interval = Interval(from_ms=1, to_ms=2, packages=packages, dropped=7)
+    CaptureWriter(store, "pump", "server-1").write(interval)
+    (line,) = ask("status")[1]["lines"]
+    assert line["capture"] == {"inputs": "digest", "sample": 0.05}
+    assert line["dropped_today"] == 7
+    text = " ".join(show("status", "pump").split())
+    assert "a digest of the inputs, 5 % of the predictions, and all alarms and errors" in text
+    assert "7 predictions today: the disk was too slow" in text

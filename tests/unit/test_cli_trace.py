@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from genba.core.digest import digest_bytes
@@ -17,7 +18,7 @@ from genba.edge.package import load
 from genba.stages.explain import Case, Explained
 from genba.stages.pipeline import run_line
 from genba.stages.samples import spread
-from genba.store.captures import OK, CapturedRows, CaptureWriter, Interval
+from genba.store.captures import DIGEST, OK, CapturedRows, CaptureWriter, Interval
 from genba.store.home import Store
 from genba.testing.generated import generated_view
 from genba.ui.cli import trace, trace_why
@@ -195,3 +196,38 @@ def test_an_explanation_with_nothing_in_it_says_so() -> None:
 def test_files_are_named_not_printed() -> None:
     assert trace._plain(b"abc") == {"digest": digest_bytes(b"abc"), "bytes": 3}
     assert trace._plain([1, 2]) == [1, 2]
+
+
+def test_a_trace_leads_to_its_prediction_and_says_what_was_not_kept(
+    factory: Any, ask: Callable[..., Any], show: Callable[..., str]
+) -> None:
+    store, trace_id = factory.store, "ab" * 16
+    digests = np.frombuffer(bytes(range(64)), dtype=np.uint8)
+    kind = pa.binary(32)
+    rows = CapturedRows(
+        package=factory.packages[0],
+        n=np.array([7, 8]),
+        received_ms=np.array([1_000, 1_001]),
+        role=["stable"] * 2,
+        entity=["P-1"] * 2,
+        time=[None] * 2,
+        latency_us=np.array([80, 90]),
+        status=[OK] * 2,
+        features={
+            DIGEST: pa.FixedSizeBinaryArray.from_buffers(kind, 2, [None, pa.py_buffer(digests)])
+        },
+        outputs={"score": np.array([1.0, 2.0])},
+        trace=[None, trace_id],
+    )
+    packages = {factory.packages[0]: {"role": "stable", "n": 2}}
+    made = Interval(from_ms=1, to_ms=2, packages=packages, rows=[rows], inputs="digest")
+    CaptureWriter(store, "pump", "s-9").write(made)
+    code, found = ask("trace", trace_id)
+    assert (code, found["prediction"]["id"]) == (0, "s-9-8")
+    assert found["prediction"]["inputs"] == "digest"
+    assert found["prediction"][DIGEST] == bytes(range(32, 64)).hex()
+    assert DIGEST not in found["prediction"]["values"]
+    text = " ".join(show("trace", trace_id).split())
+    assert f"trace {trace_id}" in text
+    assert "not kept, as the line says; their SHA-256 is 2021" in text
+    assert ask("trace", "f" * 32)[1]["problem"]["code"] == "G760"

@@ -220,6 +220,15 @@ def test_a_damaged_batch_hides_its_own_rows_and_no_others(store: Store) -> None:
     assert DatasetView(store, new, line).sheet()["live"][0]["damaged_batches"] == 1
 
 
+def test_predictions_whose_inputs_were_not_kept_are_counted(store: Store) -> None:
+    line = line_of(checks={})
+    version = source_version(store, line)
+    captures = [served(store, [END]), served(store, [END + STEP], first=2)]
+    unkept = replace(captures[0], body={**captures[0].body, "inputs": "digest"})
+    new = extend(store, line, version, [unkept, captures[1]], [])
+    assert DatasetView(store, new, line).sheet()["live"][0]["inputs_not_kept"] == 1
+
+
 def test_predictions_of_unknown_packages_are_no_rows(store: Store) -> None:
     line = line_of(checks={}, inputs=("heat",))
     record = served(store, [END])

@@ -46,7 +46,7 @@ def test_a_life_is_told_in_order(store: Store, story: Story, told: list[Happenin
     deploy(store, "pump", "deploy", first, reason="the first", by="a test")
     assert story.stable() == ""
     assert [event.kind for event in story.read()] == [
-        *("package.created", "package.created"),  # of which there is nothing to tell
+        *("package.created", "package.signed") * 2,  # of which there is nothing to tell
         *("run.finished", "deploy"),
     ]
     assert story.stable() == first

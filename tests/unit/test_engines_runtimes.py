@@ -91,9 +91,9 @@ def test_a_refusal_is_one_sentence_and_its_reason_one_short_line() -> None:
 def test_openvino_answers_one_row_as_it_answers_many() -> None:
     engine = OpenVino(small_graph(), F32)
     one = small_batch(1)
-    assert engine._single is not None
-    single = engine._single.run(one)
-    engine._single = None
+    assert engine._singles is not None
+    single = engine._singles.get().run(one)
+    engine._singles = None
     for name, value in engine.run(one).items():
         assert single[name].dtype == value.dtype
         np.testing.assert_allclose(single[name], value, rtol=1e-5)
@@ -103,12 +103,12 @@ def test_openvino_keeps_a_large_graph_and_one_of_other_batches_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for graph in (pooling_graph(), pairs_graph()):
-        assert OpenVino(graph, F32)._single is None
+        assert OpenVino(graph, F32)._singles is None
     x = np.arange(8, dtype=np.float32).reshape(4, 2)
     assert OpenVino(pairs_graph(), F32).run({"x": x})["y"].shape == (2, 2, 2)
     monkeypatch.setattr("genba.engines.openvino._TWICE_BYTES", 10)
     engine = OpenVino(small_graph(), F32)
-    assert engine._single is None
+    assert engine._singles is None
     assert len(engine.run(small_batch(1))["score"]) == 1
 
 
@@ -155,11 +155,11 @@ def test_candidates_state_precision_and_keep_to_the_cores(kind: Any) -> None:
             assert 1 <= settings["threads"] <= min(cores, 4)
 
 
-def test_onnxruntime_answers_while_another_thread_holds_the_bound_row() -> None:
+def test_onnxruntime_answers_while_another_thread_holds_the_bound_memory() -> None:
     engine = OnnxRuntime(small_graph(), F32)
     one = small_batch(1)
     wanted = engine.run(one)["score"]
-    with engine._single_free:
+    with engine._bound_free:
         assert engine.run(one)["score"] == wanted
 
 

@@ -95,6 +95,9 @@ def test_what_was_given_is_read_from_a_capture(made: Any) -> None:
     with pytest.raises(Problem) as caught:
         given_tensors(manifest, {"entity": "south"})
     assert caught.value.code == "G550"
+    with pytest.raises(Problem) as caught:
+        given_tensors(manifest, {"entity": "south", "inputs_sha256": b"x" * 32})
+    assert "keeps a digest" in caught.value.why
 
 
 def test_images_times_and_parameters_are_read_from_a_capture(made: Any) -> None:

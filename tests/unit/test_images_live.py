@@ -1,6 +1,7 @@
 """A version of images continued from production."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,13 @@ def test_a_damaged_capture_hides_its_own_rows_only(store: Store, view: DatasetVi
     version = extended(store, view, [bad, served(store, [png(801)], first=81)])
     assert sorted(live(store, view, version)) == ["s-81"]
     assert DatasetView(store, version, view.line).sheet()["live"][0]["damaged_batches"] == 1
+
+
+def test_images_that_were_not_kept_are_counted(store: Store, view: DatasetView) -> None:
+    bare = served(store, [png(900)], first=90)
+    bare = replace(bare, body={**bare.body, "inputs": "none"})
+    version = extended(store, view, [bare, served(store, [png(901)], first=91)])
+    assert DatasetView(store, version, view.line).sheet()["live"][0]["inputs_not_kept"] == 1
 
 
 def test_moments_and_entities(store: Store, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_crash_at_any_effect_changes_nothing_in_the_end(
         if history(home) != wanted:
             yield f"{history(home)} instead of {wanted}"
 
-    report = crash_everywhere(work, check, tmp_path, model=model)
+    report = crash_everywhere(work, check, tmp_path, model=model, step=3)
     assert report.violations == ()
     assert report.points > 6
 

@@ -1,136 +1,39 @@
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genba.core.line import Limit, Limits, Line, Target
+from genba.core.line import Limit, Limits
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
 from genba.core.values import Measure
-from genba.data.view import DatasetView
 from genba.engines.onnxruntime import OnnxRuntime
-from genba.learn.models import save_model
-from genba.runs.effort import Effort
-from genba.runs.progress import SilentProgress
-from genba.runs.stage import StageContext
 from genba.stages import optimize as stage
-from genba.store.home import Store
 from genba.targets.local import ThisMachine
-from genba.testing.generated import generated_view
-
-F32 = {"precision": "float32", "threads": 1}
-
-
-@dataclass(frozen=True)
-class Made:
-    store: Store
-    view: DatasetView
-    trained: dict[str, Any]
-    model: Any
-
-    def context(self, line: Line | None = None) -> StageContext:
-        return StageContext(
-            line=line or self.view.line,
-            store=self.store,
-            run="run-1",
-            inputs={"prepare": {"dataset": self.view.digest}, "train": self.trained},
-            effort=Effort.simple(),
-            progress=SilentProgress(),
-        )
-
-    def line(self, *, gates: Any = None, **target: Any) -> Line:
-        line = self.view.line
-        return replace(line, target=Target(**target), gates=line.gates if gates is None else gates)
+from tests.unit.optimize_world import (
+    F32,
+    Made,
+    One,
+    Two,
+    Unable,
+    numbers,
+    script_engines,
+    trained,
+)
 
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Made]:
-    with generated_view("sensor.anomaly", rows=600) as (store, view):
-        task = resolve("task", "sensor.anomaly")()
-        model = task.fit(view, task.derive(view.line, view), Effort.simple(trials=2))
-        yield Made(store, view, save_model(store, model), model)
-
-
-def numbers(cpu: float, p50: float = 1.0, p99: float = 1.0, memory: float = 10.0) -> Any:
-    return {
-        "cpu_ms": Measure(value=cpu, unit="ms", low=cpu * 0.9, high=cpu * 1.1),
-        "latency_ms_p50": Measure(value=p50, unit="ms", low=p50 * 0.9, high=p50 * 1.1),
-        "latency_ms_p99": Measure(value=p99, unit="ms"),
-        "memory_mib": Measure(value=memory, unit="MiB"),
-        "energy_mj": Measure(value=cpu * 5, unit="mJ", method="modelled"),
-    }
-
-
-class Scripted(ThisMachine):
-    """A machine on which the engines measure what the test says, call by call."""
-
-    script: dict[str, list[Any]] = {}  # set by each test
-
-    def measure(self, engine: Any, tensors: Any) -> Any:
-        assert len(next(iter(tensors.values()))) > 100
-        script = self.script[engine.name]
-        found = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(found, Problem):
-            raise found
-        return found
-
-
-class One(OnnxRuntime):
-    name = "one"
-
-    @classmethod
-    def candidates(cls, cores: int) -> Any:
-        return [F32]
-
-
-class Two(One):
-    name = "two"
-
-
-class Three(One):
-    name = "three"
-
-
-class Wrong(One):
-    name = "wrong"
-
-    def run(self, tensors: Any) -> Any:
-        found = super().run(tensors)
-        return found | {"alarm": ~found["alarm"], "score": found["score"] + np.float32(3)}
-
-
-class Unable(One):
-    name = "unable"
-
-    def __init__(self, model: bytes, settings: Any) -> None:
-        raise Problem("G601", "It cannot run this graph.", why="No trees.", tries=["x"])
-
-
-class Broken(One):
-    name = "broken"
-
-    def __init__(self, model: bytes, settings: Any) -> None:
-        raise Problem("G608", "The graph is not whole.", tries=["x"])
+    with trained() as found:
+        yield found
 
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
-    kinds = {k.name: k for k in (One, Two, Three, Wrong, Unable, Broken)}
-
-    def resolved(kind: str, name: str) -> Any:
-        if kind == "target":
-            return Scripted
-        return kinds[name] if kind == "engine" and name in kinds else resolve(kind, name)
-
-    monkeypatch.setattr(stage, "resolve", resolved)
-    script: dict[str, list[Any]] = {}
-    monkeypatch.setattr(Scripted, "script", script)
-    return script
+    return script_engines(monkeypatch)
 
 
 def test_on_this_machine_it_chooses_by_measurement_and_judges_the_exported_model(

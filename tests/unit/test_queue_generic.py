@@ -253,3 +253,13 @@ def test_nothing_is_asked_of_nothing(store: Store) -> None:
     assert queue(store, "farm") == []
     serve(store, [TORN], [[0, 0]])
     assert queue(store, "farm", 0) == []
+
+
+def test_inputs_that_were_not_kept_are_not_missed(store: Store) -> None:
+    reading = {"name": "window", "role": "feature", "shape": [-1, 2]}
+    outputs = [{"name": "probability", "role": "probability", "shape": [-1, 3]}]
+    record(store, signature={"inputs": [reading], "outputs": outputs})
+    serve(store, [SURE, TORN], [[0, 0], [1, 0]])
+    first, second = queue(store, "farm")
+    assert first.reasons == ("scratch 46% or stain 44%", "what it was given was not kept")
+    assert second.reasons == ("what it was given was not kept",)

@@ -10,18 +10,23 @@ import numpy as np
 import pytest
 
 from genba.loop.traffic import batch_of
-from genba.serve import capture
-from genba.serve.batch import Part
-from genba.serve.capture import Batch, Recorder, Tally, as_rows
+from genba.serve.lanes.jobs import Part
 from genba.serve.limits import Limits
-from genba.serve.metrics import Histogram, Metrics, PackageMetrics
-from genba.serve.schema import Schema
+from genba.serve.oip.schema import Schema
+from genba.serve.watch import capture, columns
+from genba.serve.watch.capture import Batch, Recorder, Tally
+from genba.serve.watch.metrics import Histogram, Metrics, PackageMetrics
 from genba.store.captures import CaptureWriter, read_capture
 from genba.store.home import Store
 from genba.testing.serving import ENTITY_NAMES, SIGNATURE
 
 SCHEMA = Schema(SIGNATURE, ENTITY_NAMES)
 MODEL: Any = SimpleNamespace(package="p1", schema=SCHEMA)
+
+
+def as_rows(parts: list[Part]) -> list[Any]:
+    """Return the rows; whole columns of them belong to Arrow."""
+    return list(columns.as_rows(parts))
 
 
 def part(
@@ -47,6 +52,7 @@ def part(
                 received_ms=1_000,
                 entity_names=names,
                 time=None if names is None else np.arange(size),
+                trace="",
                 pictures=(),
             )
         )
@@ -72,19 +78,19 @@ def test_parts_become_rows() -> None:
     blocks = as_rows([part(2, 1, first=4), part(2, first=9, bad=[False, True]), part(1, first=20)])
     (block,) = blocks
     assert block.n.tolist() == [4, 5, 6, 9, 10, 20]
-    assert block.entity == [None, "R80711", "R80721", None, "R80711", None]
-    assert block.time == [None] * 6
-    assert list(block.status) == ["ok", "ok", "ok", "ok", "nan", "ok"]
+    assert block.entity.to_pylist() == [None, "R80711", "R80721", None, "R80711", None]
+    assert block.time.to_pylist() == [None] * 6
+    assert block.status.to_pylist() == ["ok", "ok", "ok", "ok", "nan", "ok"]
     assert block.latency_us.tolist() == pytest.approx([2_000] * 6, abs=1)
-    assert set(block.role) == {"canary"}
+    assert set(block.role.to_pylist()) == {"canary"}
     assert block.features["window"].shape == (6, 3, 4)
     assert block.outputs["score"].shape == (6,)
 
 
 def test_names_and_times_are_kept_as_sent() -> None:
     (block,) = as_rows([part(2, names=["R80721", "new"])])
-    assert block.entity == ["R80721", "new"]
-    assert block.time == [0, 1]
+    assert block.entity.to_pylist() == ["R80721", "new"]
+    assert block.time.to_pylist() == [0, 1]
 
 
 def test_failures_and_other_packages_are_blocks_of_their_own() -> None:
@@ -93,9 +99,9 @@ def test_failures_and_other_packages_are_blocks_of_their_own() -> None:
     failed, other = part(1, error=ValueError("x")), part(2, model=bare)
     blocks = as_rows([part(1), failed, other])
     assert [block.package for block in blocks] == ["p1", "p1", "p2"]
-    assert blocks[1].status == ["error"]
+    assert blocks[1].status.to_pylist() == ["error"]
     assert blocks[1].outputs == {}
-    assert blocks[2].entity == [None, None]
+    assert blocks[2].entity.to_pylist() == [None, None]
 
 
 def test_latencies_count_once_for_each_prediction() -> None:
@@ -158,7 +164,7 @@ def test_recorder_writes_everything_before_it_stops(tmp_path: Path) -> None:
         recorder = Recorder(store, "s-1", Limits(capture_rows=10))
         recorder.start()
         for first in (0, 2, 4):
-            assert recorder.admit(part(2))
+            assert recorder.admit(2, 1)
             recorder.hand_over(batch(part(2, first=first)))
         recorder.stop()
         records = store.ledger.find("capture")
@@ -173,9 +179,9 @@ def test_recorder_writes_everything_before_it_stops(tmp_path: Path) -> None:
 def test_rows_beyond_the_bound_are_dropped_but_counts_are_not(tmp_path: Path) -> None:
     with Store.open(tmp_path / "home") as store:
         recorder = Recorder(store, "s-1", Limits(capture_rows=3))
-        assert recorder.admit(part(2))
-        assert not recorder.admit(part(2))
-        assert recorder.admit(part(1))
+        assert recorder.admit(2, 1)
+        assert not recorder.admit(2, 1)
+        assert recorder.admit(1, 1)
         assert recorder.dropped == 2
         tally = Tally()
         tally.add(part(2), [0.1])
@@ -220,7 +226,7 @@ def test_bytes_are_bounded_too(tmp_path: Path) -> None:
         arrays = (*one.tensors.values(), *one.outputs.values())
         size = sum(array.nbytes for array in arrays)
         recorder = Recorder(store, "s-1", Limits(capture_bytes=2 * size))
-        assert [recorder.admit(one) for _ in range(3)] == [True, True, False]
+        assert [recorder.admit(1, one.nbytes) for _ in range(3)] == [True, True, False]
 
 
 def test_a_disk_that_recovers_loses_nothing(
@@ -258,12 +264,12 @@ def test_a_disk_that_does_not_recover_frees_the_memory(
     with Store.open(tmp_path / "home") as store:
         recorder = Recorder(store, "s-1", Limits(capture_rows=2))
         recorder.start()
-        assert recorder.admit(part(2))
+        assert recorder.admit(2, 1)
         recorder.hand_over(batch(part(2)))
         recorder.hand_over(batch(part(1)))
         while recorder.dropped < 3:
             time.sleep(0.001)
-        assert recorder.admit(part(2))
+        assert recorder.admit(2, 1)
         recorder.stop()
         assert len(attempts) == 6
         assert recorder.written == 0
@@ -317,3 +323,24 @@ def test_a_bucket_includes_its_bound() -> None:
     histogram.observe(1)
     assert histogram.buckets() == [("1", 1), ("2", 1), ("+Inf", 1)]
     assert PackageMetrics(lambda: 0).counts()["predictions"] == 0
+
+
+def test_many_observations_are_sorted_as_few_are() -> None:
+    values = [k % 7 + 0.5 for k in range(10_000)]
+    few, many = Histogram((1, 3, 5)), Histogram((1, 3, 5))
+    for value in values:
+        few.observe(value)
+    many.observe_all([value + 2 for value in values], less=2.0)
+    assert few.buckets() == many.buckets()
+    assert few.count == many.count == 10_000
+    assert many.total == pytest.approx(sum(values))
+
+
+def test_requests_that_were_given_up_are_counted_once() -> None:
+    package = PackageMetrics(lambda: 0)
+    made = part(2, 3)
+    made.jobs[0].given_up = True
+    package.give_up(made.jobs[0], 5.0)
+    package.add(made, [6.0, 0.002])
+    assert package.counts() == {"predictions": 5, "errors": 2, "not_a_number": 0}
+    assert package.latency.count == 2

@@ -15,9 +15,9 @@ from genba.core.protocols import Array
 from genba.core.values import PackageFile, Signature, Tensor
 from genba.edge.package import MODEL_FILE, SAMPLE_FILE
 from genba.serve.client import Client, encode_request
+from genba.serve.lanes.models import LoadedModel, load_model, zeros
 from genba.serve.limits import Limits
-from genba.serve.models import LoadedModel, _zeros, load_model
-from genba.serve.schema import Schema
+from genba.serve.oip.schema import Schema
 from genba.store.home import Store
 from genba.testing.graphs import small_batch, small_graph, small_reference
 from genba.testing.serving import faulty_engine, place, serve_here, small_package
@@ -175,8 +175,8 @@ def test_zeros_of_every_kind() -> None:
                 outputs=(),
             )
 
-    zeros = _zeros(Model, 3)  # type: ignore[arg-type]  # only its signature is looked at
-    assert zeros["x"].shape == (3, 1, 2)
-    assert zeros["x"].dtype == np.dtype(np.float16)
-    assert zeros["text"].tolist() == [b""] * 3
+    made = zeros(Model, 3)  # type: ignore[arg-type]  # only its signature is looked at
+    assert made["x"].shape == (3, 1, 2)
+    assert made["x"].dtype == np.dtype(np.float16)
+    assert made["text"].tolist() == [b""] * 3
     assert Schema(Model.manifest.signature, ()).entity is None

@@ -19,9 +19,9 @@ from PIL import Image
 from genba.core.problem import Problem
 from genba.core.protocols import Array
 from genba.edge.images import decode, encode_png
-from genba.serve import images
 from genba.serve.client import Client
 from genba.serve.limits import Limits
+from genba.serve.oip import images
 from genba.store.captures import find_prediction, read_capture
 from genba.store.home import Store
 from genba.testing.serving import IMAGE_SIZE, image_package, place, serve_here, until
@@ -298,7 +298,8 @@ def test_large_json_is_parsed_beside_the_event_loop(home: Path) -> None:
         wrong = json.dumps({"inputs": [{**listed, "shape": [2]}]}).encode()
         status, told = ask(client, wrong, {})
         assert (status, told["code"]) == (400, "G704")
-        until(lambda: find_prediction(store, told_id(client)) is not None)
+        number = told_id(client)
+        until(lambda: find_prediction(store, number) is not None)
 
     def told_id(client: Client) -> str:
         return client.infer("parts", {"image": [file]}).predictions[0]

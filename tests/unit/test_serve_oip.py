@@ -12,11 +12,12 @@ from hypothesis.extra import numpy as hnp
 
 from genba.core.protocols import Array
 from genba.core.values import Signature, Tensor
-from genba.serve import answers, oip, tensors
 from genba.serve.client import decode_answer, encode_request
-from genba.serve.oip import Bounds, read_request
-from genba.serve.responses import Refusal
-from genba.serve.schema import Schema
+from genba.serve.http.responses import Refusal
+from genba.serve.oip import answers, tensors
+from genba.serve.oip.inputs import Bounds, Inputs
+from genba.serve.oip.requests import read_request
+from genba.serve.oip.schema import Schema
 
 ROWS = 64
 SIGNATURE = Signature(
@@ -56,7 +57,7 @@ def binary_body(
     return head + b"".join(data for _, data in inputs), str(len(head)).encode()
 
 
-def read(body: bytes, head_length: bytes | None = None, schema: Schema = SCHEMA) -> oip.Inputs:
+def read(body: bytes, head_length: bytes | None = None, schema: Schema = SCHEMA) -> Inputs:
     return read_request(body, head_length, schema, Bounds(ROWS))
 
 
@@ -394,7 +395,3 @@ def test_datatypes_cover_the_protocol() -> None:
 def test_overflowing_floats_become_infinite() -> None:
     array = read(json_body(window(data=[1e300, 2, 3, 4, 5, 6]))).tensors["window"]
     assert math.isinf(array[0, 0, 0])
-
-
-def test_metadata() -> None:
-    assert "binary_tensor_data" in answers.server_metadata("1")["extensions"]

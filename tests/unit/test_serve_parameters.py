@@ -13,9 +13,10 @@ from genba.core.protocols import Array
 from genba.edge.images import encode_png
 from genba.edge.package import load
 from genba.edge.predict import Predictor
-from genba.serve import oip
 from genba.serve.client import Answer, Client
 from genba.serve.limits import Limits
+from genba.serve.oip import requests as oip
+from genba.serve.oip.inputs import Inputs
 from genba.store.captures import read_capture
 from genba.store.home import Store
 from genba.testing.graphs import LAGS, small_batch
@@ -156,7 +157,7 @@ def test_a_request_read_on_a_thread_while_its_package_is_exchanged(
     entered, gate = threading.Event(), threading.Event()
     real = oip.read_request
 
-    def slow(*arguments: Any) -> oip.Inputs:
+    def slow(*arguments: Any) -> Inputs:
         entered.set()
         assert gate.wait(20)
         return real(*arguments)

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from genba.core.problem import Problem
 from genba.core.values import Manifest, Signature, Tensor, Verdict
 from genba.edge.images import encode_png
-from genba.serve import images
 from genba.serve.client import encode_request
-from genba.serve.images import is_file
-from genba.serve.oip import Bounds, json_size, read_image, read_request
-from genba.serve.responses import Refusal
-from genba.serve.schema import Schema, describe_model, same_requests
+from genba.serve.http.responses import Refusal
+from genba.serve.oip import images
+from genba.serve.oip.images import is_file
+from genba.serve.oip.inputs import Bounds
+from genba.serve.oip.requests import json_size, read_image, read_request
+from genba.serve.oip.schema import Schema, describe_model, same_requests
 from genba.testing.serving import CLASSES, ENGINE, SIGNATURE, image_signature
 
 SCHEMA = Schema(image_signature(8), (), CLASSES)

@@ -1,112 +1,23 @@
 """One connection: grammar, limits, order of answers, and what happens to clients that misbehave."""
 
-import asyncio
-import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genba.serve.limits import Limits
-from genba.serve.protocol import Connection, Request
-from genba.serve.responses import Refusal
-
-SMALL = Limits(
-    head_bytes=1_024,
-    body_bytes=4_096,
-    pipelined=4,
+from genba.serve.http.request import Request
+from tests.unit.http_clients import (
+    GET,
+    POST,
+    SMALL,
+    Owner,
+    bodies,
+    connected,
+    exchange,
+    feed,
+    statuses,
 )
-GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
-POST = b"POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
-
-
-class Owner:
-    """Answers with the target and the body, or keeps requests for later."""
-
-    def __init__(self, limits: Limits = SMALL, *, hold: bool = False) -> None:
-        self.limits = limits
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self.held_bytes = 0
-        self.held: list[Request] = []
-        self.refusals: list[Refusal] = []
-        self._hold = hold
-
-    def handle(self, request: Request) -> None:
-        if self._hold:
-            self.held.append(request)
-        else:
-            self.answer(request)
-
-    def answer(self, request: Request, size: int = 0) -> None:
-        request.respond(200, (request.target, b" ", request.body, b"." * size))
-
-    def refused(self, refusal: Refusal) -> None:
-        self.refusals.append(refusal)
-
-
-class Transport(asyncio.Transport):
-    """Takes what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = self.ended = self.reading_paused = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        assert not self.closed
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None:
-        self.reading_paused = True
-
-    def resume_reading(self) -> None:
-        self.reading_paused = False
-
-
-def connected(owner: Owner) -> tuple[Connection, Transport]:
-    loop = asyncio.new_event_loop()
-    try:
-        connection, transport = Connection(owner, loop), Transport()
-        connection.connection_made(transport)
-    finally:
-        loop.close()  # only its clock is used, which goes on
-    return connection, transport
-
-
-def exchange(*pieces: bytes, owner: Owner | None = None) -> bytes:
-    connection, transport = connected(owner or Owner())
-    for piece in pieces:
-        connection.data_received(piece)
-    return transport.written
-
-
-def statuses(written: bytes) -> list[int]:
-    return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d{3}) ", written)]
-
-
-def bodies(written: bytes) -> list[bytes]:
-    found = []
-    while written:
-        head, _, rest = written.partition(b"\r\n\r\n")
-        length = re.search(rb"Content-Length: (\d+)", head)
-        size = int(length[1]) if length else 0
-        found.append(rest[:size])
-        written = rest[size:]
-    return found
 
 
 def test_answers_on_one_connection() -> None:
@@ -123,7 +34,7 @@ def test_pipelined_requests_in_one_piece() -> None:
 def test_answers_keep_the_order_of_the_requests() -> None:
     owner = Owner(hold=True)
     connection, transport = connected(owner)
-    connection.data_received(GET + POST)
+    feed(connection, GET + POST)
     first, second = owner.held
     owner.answer(second)
     assert transport.written == b""
@@ -140,18 +51,16 @@ def test_chunked_body() -> None:
 def test_expect_continue() -> None:
     head = POST.replace(b"\r\n\r\nabc", b"\r\nExpect: 100-continue\r\n\r\n")
     connection, transport = connected(Owner())
-    connection.data_received(head)
+    feed(connection, head)
     assert statuses(transport.written) == [100]
-    connection.data_received(b"abc")
+    feed(connection, b"abc")
     assert statuses(transport.written) == [100, 200]
 
 
 def test_expect_continue_waits_for_earlier_answers() -> None:
     owner = Owner(hold=True)
     connection, transport = connected(owner)
-    connection.data_received(
-        GET + POST.replace(b"\r\n\r\nabc", b"\r\nExpect: 100-continue\r\n\r\n")
-    )
+    feed(connection, GET + POST.replace(b"\r\n\r\nabc", b"\r\nExpect: 100-continue\r\n\r\n"))
     assert transport.written == b""
     owner.answer(owner.held[0])
     assert statuses(transport.written) == [200, 100]
@@ -191,8 +100,8 @@ def test_unknown_expectation() -> None:
 def test_refused_requests(request_: bytes, status: int) -> None:
     owner = Owner()
     connection, transport = connected(owner)
-    connection.data_received(request_)
-    connection.data_received(GET)  # whatever comes after a refusal is not looked at
+    feed(connection, request_)
+    feed(connection, GET)  # whatever comes after a refusal is not looked at
     assert statuses(transport.written) == [status]
     assert b'"error":' in transport.written
     assert b"Connection: close" in transport.written
@@ -208,7 +117,7 @@ def test_a_head_that_trickles_in_is_limited_too() -> None:
 def test_a_refusal_comes_after_the_answers_before_it() -> None:
     owner = Owner(hold=True)
     connection, transport = connected(owner)
-    connection.data_received(GET + b"nonsense\r\n\r\n")
+    feed(connection, GET + b"nonsense\r\n\r\n")
     assert transport.written == b""
     owner.answer(owner.held[0])
     assert statuses(transport.written) == [200, 400]
@@ -221,7 +130,7 @@ def test_connection_close_and_http_1_0() -> None:
         GET.replace(b"1.1", b"1.0"),
     ):
         connection, transport = connected(Owner())
-        connection.data_received(request + GET)
+        feed(connection, request + GET)
         assert statuses(transport.written) == [200]
         assert b"Connection: close" in transport.written
         assert transport.closed
@@ -236,7 +145,7 @@ def test_head_has_no_body() -> None:
 def test_half_close_still_gets_its_answer() -> None:
     owner = Owner(hold=True)
     connection, transport = connected(owner)
-    connection.data_received(GET)
+    feed(connection, GET)
     assert connection.eof_received()
     owner.answer(owner.held[0])
     assert statuses(transport.written) == [200]
@@ -246,7 +155,7 @@ def test_half_close_still_gets_its_answer() -> None:
 def test_an_answer_for_a_client_that_left_goes_nowhere() -> None:
     owner = Owner(hold=True)
     connection, transport = connected(owner)
-    connection.data_received(GET)
+    feed(connection, GET)
     assert owner.connections == {connection}
     connection.connection_lost(None)
     assert owner.connections == set()
@@ -258,7 +167,7 @@ def test_reading_stops_while_too_many_answers_are_owed() -> None:
     owner = Owner(hold=True)
     connection, transport = connected(owner)
     paused = []
-    connection.data_received(GET * 6)
+    feed(connection, GET * 6)
     paused.append(transport.reading_paused)
     for request in owner.held:
         owner.answer(request)
@@ -271,7 +180,7 @@ def test_drain_closes_idle_connections_and_finishes_busy_ones() -> None:
     owner = Owner(hold=True)
     idle, idle_transport = connected(owner)
     busy, busy_transport = connected(owner)
-    busy.data_received(GET)
+    feed(busy, GET)
     idle.drain()
     busy.drain()
     assert idle_transport.closed
@@ -286,7 +195,7 @@ def test_requests_during_a_drain_end_their_connection() -> None:
     owner = Owner()
     owner.draining = True
     connection, transport = connected(owner)
-    connection.data_received(GET)
+    feed(connection, GET)
     assert statuses(transport.written) == [200]
     assert transport.closed
 
@@ -349,16 +258,16 @@ def test_bodies_of_all_connections_together_are_bounded() -> None:
     owner = Owner(replace(SMALL, held_bytes=100), hold=True)
     head = b"POST /b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     (first, sent), (second, other) = connected(owner), connected(owner)
-    first.data_received(head % 60 + bytes(60))
+    feed(first, head % 60 + bytes(60))
     assert owner.held_bytes == 60
-    second.data_received(head % 41)  # refused by what it announces, before it is sent
+    feed(second, head % 41)  # refused by what it announces, before it is sent
     assert statuses(other.written) == [503]
     assert b"Retry-After" in other.written
     third, unannounced = connected(owner)
     chunked = b"POST /b HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    third.data_received(chunked + b"20\r\n" + bytes(32) + b"\r\n")
+    feed(third, chunked + b"20\r\n" + bytes(32) + b"\r\n")
     assert owner.held_bytes == 92
-    third.data_received(b"20\r\n" + bytes(32) + b"\r\n")
+    feed(third, b"20\r\n" + bytes(32) + b"\r\n")
     assert statuses(unannounced.written) == [503]
     assert owner.held_bytes == 60
     owner.answer(owner.held[0])
@@ -369,8 +278,8 @@ def test_bodies_of_all_connections_together_are_bounded() -> None:
 def test_a_client_that_goes_away_gives_its_bytes_back() -> None:
     owner = Owner(hold=True)
     connection, _ = connected(owner)
-    connection.data_received(POST + POST[:-1])
-    assert owner.held_bytes == 5
+    feed(connection, POST + POST[:-1])
+    assert owner.held_bytes == 6  # memory for the whole body is there from its head on
     connection.connection_lost(None)
     assert owner.held_bytes == 0
     owner.answer(owner.held[0])  # nobody is there to read it

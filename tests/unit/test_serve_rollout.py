@@ -14,8 +14,8 @@ from genba.core.problem import Problem
 from genba.core.values import EngineChoice, Signature
 from genba.edge.signature import sign
 from genba.serve.client import Client
-from genba.serve.deployments import Deployments
 from genba.serve.limits import Limits
+from genba.serve.packages.deployments import Deployments
 from genba.store.captures import read_capture
 from genba.store.home import Store
 from genba.store.signing import Signer
@@ -293,7 +293,8 @@ def test_requests_past_their_deadline(home: Path, store: Store) -> None:
 
     serve_here(home, script, limits=replace(LIMITS, deadline_s=0.1))
     summaries = [next(iter(r.body["packages"].values())) for r in store.ledger.find("capture")]
-    assert sum(s["errors"] for s in summaries) == sum(s["n"] for s in summaries) == 6
+    # The second is turned away at once, since the package is known to be slow: no error of its own.
+    assert sum(s["errors"] for s in summaries) == sum(s["n"] for s in summaries) == 3
 
 
 def test_a_shadow_goes_without_under_load(home: Path, store: Store) -> None:

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from genba.serve.http.connection import Connection
+from genba.serve.http.owner import INBOX_BYTES
+from genba.serve.http.plans import Plan, Plans
+from genba.serve.http.request import Release, Request
+from genba.serve.http.responses import Refusal
 from genba.serve.limits import Limits
-from genba.serve.protocol import Connection, Request
-from genba.serve.responses import Refusal
 
 HASTY = Limits(connections=4, head_s=0.2, body_s=0.2, idle_s=0.2, write_s=0.2, linger_s=0.2)
 GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -25,11 +28,16 @@ class Owner:
         self.held_bytes = 0
         self.refusals: list[Refusal] = []
         self._size = size
+        self.plans = Plans()
+        self.inbox = bytearray(INBOX_BYTES)
+
+    def admit(self, plan: Plan, peer: str) -> Release | None:
+        return None
 
     def handle(self, request: Request) -> None:
         request.respond(200, (request.target, b" ", b"." * self._size))
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: Refusal, plan: Plan) -> None:
         self.refusals.append(refusal)
 
 

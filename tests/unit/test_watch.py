@@ -12,8 +12,9 @@ from genba.core.line import Data, Line, Retrain
 from genba.core.values import EngineChoice, Manifest, Signature, Tensor, Verdict
 from genba.learn.drift import null_quantile, reference
 from genba.stages.watch import DEFAULT_WINDOW, OpenWindow, WatchReport, start, watch
-from genba.store.captures import CapturedRows, CaptureWriter, Interval
+from genba.store.captures import CapturedRows, CaptureWriter, Interval, in_sample
 from genba.store.home import Store
+from genba.targets.cost import bill
 
 SENSORS = ("wind", "power")
 LINE = Line(
@@ -284,3 +285,51 @@ def test_a_reference_for_windows_too_short_to_mean_anything_is_not_used(
     report = watch(store, LINE, manifest(window=49, wind=np.arange(100.0)), start("p", 0))
     assert [w["rows"] for w in report.windows] == [DEFAULT_WINDOW]
     assert ("input", "wind") not in findings(report)
+
+
+def write_some(store: Store, now: Floats, kept: npt.NDArray[np.int64], **more: Any) -> None:
+    """Write the rows of some predictions as a line does that keeps a sample."""
+    window = np.zeros((len(kept), 3, 2), dtype=np.float32)
+    window[:, -1, :] = now[kept]
+    inputs = more.get("inputs", "all")
+    rows = CapturedRows(
+        package="p",
+        n=kept,
+        received_ms=kept + 1_000,
+        role=["stable"] * len(kept),
+        entity=["A"] * len(kept),
+        time=[None] * len(kept),
+        latency_us=np.full(len(kept), 900),
+        status=["ok"] * len(kept),
+        features={"window": window} if inputs == "all" else {},
+        outputs={"score": np.ones(len(kept))},
+    )
+    body = {"role": "stable", "n": len(now), "cpu_seconds": 1.0}
+    made = Interval(from_ms=0, to_ms=1, packages={"p": body}, rows=(rows,), **more)
+    CaptureWriter(store, "farm", "s1").write(made)
+
+
+def test_alarms_beyond_the_sample_do_not_look_like_drift(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    now = normal(rng, 2_000)
+    known = manifest(window=400, wind=normal(rng, 4_000)[:, 0])
+    strange = np.abs(now[:, 0]) > 1  # all of these are alarms, so all of them were kept
+    sample = in_sample(np.arange(2_000), 0.25)
+    write_some(store, now, np.flatnonzero(sample | strange), sample=0.25)
+    report = watch(store, LINE, known, start("p", 1))
+    assert report.rows == sample.sum()
+    assert findings(report)["kept", "sample"]["statistic"] == 0.25
+    assert not findings(report)["input", "wind"]["drifted"]
+    # One CPU second for 2,000 predictions, whoever kept them.
+    energy = findings(report)["energy", "energy_mj"]["statistic"]
+    assert energy == pytest.approx(bill(1.0, 1.0).joules.value * 1e3 / 2_000, rel=1e-3)
+
+
+def test_inputs_that_are_not_kept_are_said_to_be_unwatched(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    known = manifest(window=100, wind=normal(rng, 400)[:, 0])
+    write_some(store, normal(rng, 100), np.arange(100), inputs="none")
+    found = findings(watch(store, LINE, known, start("p", 1)))
+    assert ("input", "wind") not in found
+    unkept = found["kept", "inputs_not_kept"]
+    assert (unkept["statistic"], unkept["drifted"]) == (1.0, False)

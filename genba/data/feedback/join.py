@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from genba.core.problem import Problem
-from genba.core.values import Event
 from genba.data.served import Package, Packages, answers
 from genba.edge.images import inspect
-from genba.store.captures import OK, read_capture
+from genba.store.captures import OK, SCHEMA, read_capture, record_of
 from genba.store.home import Store
 from genba.store.ledger import Record
 
@@ -53,19 +52,8 @@ def captures(store: Store, line: str) -> Iterator[Record]:
         events = store.ledger.events(
             after=start, line=line, kinds=("capture.created",), limit=_BLOCK
         )
-        yield from (_record(e) for e in reversed(events) if e.seq <= end)
+        yield from (record_of(e) for e in reversed(events) if e.seq <= end)
         end = start
-
-
-def _record(event: Event) -> Record:
-    return Record(
-        id=event.subject,
-        kind="capture",
-        line=event.line,
-        body=event.body,
-        seq=event.seq,
-        time_ms=event.time_ms,
-    )
 
 
 def find_seen(
@@ -95,7 +83,9 @@ def find_seen(
             break
         if search.may_be_in(record.body):
             try:
-                search.look(record.body, read_capture(store, record, images=images))
+                unread = search.inputs(record.body)
+                table = read_capture(store, record, images=images, but=unread)
+                search.look(record.body, table)
             except Problem:
                 continue  # a damaged batch hides its own predictions and no others
     return Found(by_id=search.by_id, by_moment=search.by_moment)
@@ -141,6 +131,14 @@ class _Search:
     def _wanted(self, body: Mapping[str, Any]) -> list[tuple[str, int]]:
         server, first, last = body["server"], body["first"], body["last"]
         return [(key, n) for key, (s, n) in self._ids.items() if s == server and first <= n <= last]
+
+    def inputs(self, body: Mapping[str, Any]) -> set[str]:
+        """Return the columns of what the packages of a capture were given, but for images."""
+        packages = map(self._packages.get, body.get("packages") or {})
+        inputs = (pair for package in packages for pair in package.inputs.items())
+        return {name for name, tensor in inputs if tensor.get("role") != "image"} - set(
+            SCHEMA.names
+        )
 
     def look(self, body: Mapping[str, Any], table: pa.Table) -> None:
         self._opened += 1

@@ -53,7 +53,8 @@ def read(
 
 def _open(path: Path) -> pyarrow.parquet.ParquetFile:
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        # Read ahead, every row group that was read would stay in memory until the last.
+        return pyarrow.parquet.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, str(error)) from error
 

@@ -16,7 +16,7 @@ from genba.data.images.pieces import ImageSpill
 from genba.data.roles import ONLY_ENTITY
 from genba.data.segments import REJECTS_SCHEMA, Rejects
 from genba.data.served import Packages, Served, served
-from genba.store.captures import read_capture
+from genba.store.captures import inputs_kept, read_capture
 from genba.store.home import Store
 from genba.store.ledger import Record
 
@@ -68,6 +68,9 @@ class Gathering:
         """Look at every image of the captures, which are oldest first."""
         packages = Packages(store)
         for record in reversed(captures):
+            if inputs_kept(record.body) != "all":
+                self.counts["inputs_not_kept"] += int(record.body["rows"])
+                continue
             try:
                 table = read_capture(store, record)
             except Problem:

@@ -231,7 +231,8 @@ class _Extension:
     def _part(self, gathering: Gathering, rejects: str | None) -> dict[str, Any]:
         """Return what the sheet says about this extension."""
         counts = gathering.counts
-        told = ("captured", "damaged_batches", "already_known", "repeated", "not_kept")
+        told = ("captured", "damaged_batches", "inputs_not_kept", "already_known", "repeated",
+                "not_kept")  # fmt: skip
         known = self._label[~np.isnan(self._label)]
         return {
             "segments": [segment.digest for segment, _ in self._segments],

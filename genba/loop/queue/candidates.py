@@ -110,13 +110,18 @@ class Lookout:
         unsure = np.nan_to_num(np.asarray(unsure, dtype=np.float64))
         strange, channel = self._drift(part, count)
         at = _chosen(unsure + strange)
-        looks = self.task.embed(_rows(part.tensors, at), _rows(part.outputs, at), package.settings)
-        looks = np.asarray(looks, dtype=np.float64)
-        known = self._known(package)
+        kept = _inputs_kept(part)
+        looks, known = np.zeros((len(at), 1)), None  # all alike, where nobody knows
+        if kept:
+            given, made = _rows(part.tensors, at), _rows(part.outputs, at)
+            looks = np.asarray(self.task.embed(given, made, package.settings), dtype=np.float64)
+            known = self._known(package)
         fresh = np.zeros(len(at)) if known is None else novelty(known, looks)
         about = part.rows.select(["n", "entity", "time"]).take(at).to_pylist()
         for place, (row, said) in enumerate(zip(at.tolist(), about, strict=True)):
             reasons = _reasons(part, row, float(unsure[row]), float(fresh[place]))
+            if not kept:
+                reasons.append("what it was given was not kept")
             if channel[row]:
                 reasons.append(f"{channel[row]} has drifted and reads what calibration hardly saw")
             yield Candidate(
@@ -147,6 +152,12 @@ class Lookout:
         if package.id not in self._cases:
             self._cases[package.id] = _cases(self.store, package)
         return self._cases[package.id]
+
+
+def _inputs_kept(part: Served) -> bool:
+    """Say whether a task has what it needs to know what predictions look like."""
+    roles = {name: t.get("role", "feature") for name, t in part.package.inputs.items()}
+    return all(name in part.tensors for name, role in roles.items() if role == "feature")
 
 
 def _cases(store: Store, package: Package) -> Floats | None:

@@ -175,7 +175,7 @@ def _kinds() -> Iterable[Finding]:
             else:
                 good.append(name)
         yield Finding(
-            name=f"{kind}s",
+            name=f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s",
             state="bad" if broken else "note" if missing else "good",
             found="; ".join(filter(None, [", ".join(good), *missing, *broken])),
             tries=tuple(tries),

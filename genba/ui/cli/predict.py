@@ -28,6 +28,7 @@ from genba.ui.cli.figures import number
 from genba.ui.cli.lookup import find_record, known_line, open_home, stable_of
 from genba.ui.cli.options import DEFAULT, Options
 from genba.ui.cli.predict_ask import Ask, Made, answers, complete
+from genba.ui.cli.predict_batch import Batch, run_batch
 from genba.ui.cli.predict_input import Part, as_json, parts
 from genba.ui.cli.predict_report import Reading
 from genba.ui.cli.trace_why import explained
@@ -42,7 +43,7 @@ class More:
     """What may be asked for besides the answers."""
 
     to: Path | None = None
-    """Write every prediction to this CSV file."""
+    """Write every prediction to this CSV file; with --batch Parquet or JSON Lines."""
 
     save_map: Path | None = None
     """Write images with what is unusual in red: a PNG file, for several images a folder."""
@@ -52,6 +53,12 @@ class More:
 
     every: bool = False
     """Forecast from every row, not only from the newest."""
+
+    batch: bool = False
+    """Answer whole files of any size: --to OUT.parquet or OUT.jsonl, resumable at any point."""
+
+    rejected: Path | None = None
+    """With --batch: write the rows that cannot be used, with reasons, to this JSON Lines file."""
 
 
 NOTHING_MORE: Final = More()
@@ -82,11 +89,28 @@ def predict(
         line = known_line(store, name)
         package = _package(store, line, local)
         manifest = decode(Manifest, store.ledger.get("package", package))
+        where = url or os.environ.get("GENBA_URL") or _URL
+        if more.batch:
+            _refuse_with_batch(name, input_, more)
+            return run_batch(
+                Batch(
+                    store=store,
+                    line=line,
+                    package=package,
+                    manifest=manifest,
+                    outputs=_wanted(manifest, more),
+                    input=input_,
+                    to=more.to or Path(),
+                    rejected=more.rejected,
+                    url="" if local else where,
+                    quiet=options.json,
+                )
+            )
         reading = Reading(manifest, manifest.classes)
         taken = _Taken(line, manifest, reading, more, not input_.is_file())
         wanted = _wanted(manifest, more)
         asks: AbstractContextManager[Ask] = (
-            predict_ask.server(url or os.environ.get("GENBA_URL") or _URL, name, manifest, wanted)
+            predict_ask.server(where, name, manifest, wanted)
             if local is None
             else predict_ask.here(store, package, manifest, wanted)
         )
@@ -97,6 +121,19 @@ def predict(
             raise _nothing(input_)
         why = taken.explained(store) if more.explain else None
     return _answer(taken, why)
+
+
+def _refuse_with_batch(name: str, path: Path, more: More) -> None:
+    """Refuse what a batch cannot do."""
+    if more.to and not (more.save_map or more.explain):
+        return
+    what = "--save-map" if more.save_map else "--explain"
+    raise Problem(
+        "G110",
+        f"{what} is for some predictions, not for a batch." if more.to else "--batch needs --to.",
+        where="genba predict --batch",
+        tries=[f"genba predict {name} --input {path} --batch --to OUT.parquet"],
+    )
 
 
 def _nothing(path: Path) -> Problem:

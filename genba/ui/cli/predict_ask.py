@@ -1,6 +1,5 @@
 """Asking for predictions: the server, or the package itself on this machine."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,13 +14,13 @@ from genba.core.values import Manifest
 from genba.edge.images import decode
 from genba.edge.package import load
 from genba.edge.predict import Predictor
-from genba.serve.client import Client
+from genba.serve.client import Client, environment_ca, environment_key
 from genba.stages.tune import values
 from genba.store.home import Store
 from genba.ui.cli.predict_input import Part
 
 _BAD_IMAGE: Final = "G23"  # codes of images that cannot be used begin with it
-_SENT_OTHERWISE: Final = ("entity", "time", "parameter")
+SENT_OTHERWISE: Final = ("entity", "time", "parameter")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +47,8 @@ def server(url: str, line: str, manifest: Manifest, outputs: tuple[str, ...]) ->
         manifest: Of a package of the line; its signature holds for every package that answers.
         outputs: Names of what is wanted.
     """
-    sent = [t.name for t in manifest.signature.inputs if t.role not in _SENT_OTHERWISE]
-    with Client(url, key=os.environ.get("GENBA_SERVE_KEY")) as client:
+    sent = [t.name for t in manifest.signature.inputs if t.role not in SENT_OTHERWISE]
+    with Client(url, key=environment_key(), ca=environment_ca()) as client:
 
         def ask(part: Part) -> Made:
             answer = client.infer(
@@ -106,6 +105,11 @@ def complete(part: Part, manifest: Manifest, parameters: Mapping[str, float]) ->
     return tensors
 
 
+def is_bad_image(problem: Problem) -> bool:
+    """Say whether a problem is about an image that cannot be used, and not about who was asked."""
+    return problem.code.startswith(_BAD_IMAGE)
+
+
 def answers(asked: Iterable[Part], ask: Ask, rejected: Counter[str]) -> Iterator[Made]:
     """Yield the answers to every part; an image that cannot be used is counted and left out.
 
@@ -119,7 +123,7 @@ def answers(asked: Iterable[Part], ask: Ask, rejected: Counter[str]) -> Iterator
             yield ask(part)
             answered = True
         except Problem as problem:
-            if not problem.code.startswith(_BAD_IMAGE):
+            if not is_bad_image(problem):
                 raise
             first = first or problem
             for one in _each(part):
@@ -127,7 +131,7 @@ def answers(asked: Iterable[Part], ask: Ask, rejected: Counter[str]) -> Iterator
                     yield ask(one)
                     answered = True
                 except Problem as alone:
-                    if not alone.code.startswith(_BAD_IMAGE):
+                    if not is_bad_image(alone):
                         raise
                     rejected[alone.what] += 1
     if first is not None and not answered:

@@ -1,7 +1,7 @@
 """What `genba predict` asks about: rows of a file or images, a bounded part at a time."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -88,9 +88,21 @@ def parts(
 
 
 def _images(path: Path, name: str) -> Iterator[Part]:
-    files = _image_files(path)
+    files = image_files(path)
+    if len(files) > _MOST_IMAGES:
+        raise _too_many(path, f"{len(files):,} images", _MOST_IMAGES)
+    yield from galleries(enumerate(files), name)
+
+
+def galleries(files: Iterable[tuple[int, Path]], name: str) -> Iterator[Part]:
+    """Yield numbered image files as samples, as many at a time as one request may hold.
+
+    Args:
+        files: Number and file of each.
+        name: Of the input that takes images.
+    """
     waiting: list[tuple[int, Path, bytes]] = []
-    for index, file in enumerate(files):
+    for index, file in files:
         waiting.append((index, file, _content(file)))
         if len(waiting) == _IMAGES or sum(len(data) for _, _, data in waiting) > _BYTES:
             yield _gallery(waiting, name)
@@ -127,7 +139,7 @@ def _gallery(waiting: Sequence[tuple[int, Path, bytes]], name: str) -> Part:
     )
 
 
-def _image_files(path: Path) -> list[Path]:
+def image_files(path: Path) -> list[Path]:
     """Return the images of a folder and the folders in it, or those that a pattern names."""
     if path.is_file():
         return [path]
@@ -145,8 +157,6 @@ def _image_files(path: Path) -> list[Path]:
             why=f"Files are looked for that end in {', '.join(_SUFFIXES)}.",
             tries=[f"ls {path}", "genba explain G722"],
         )
-    if len(files) > _MOST_IMAGES:
-        raise _too_many(path, f"{len(files):,} images", _MOST_IMAGES)
     return files
 
 
@@ -156,7 +166,20 @@ def _too_many(path: Path, what: str, most: int) -> Problem:
         f"{path} has {what}; {most:,} are taken at a time.",
         where=str(path),
         why="genba predict holds every answer in memory.",
-        tries=[f"ls {path}", "genba explain G722"],
+        tries=[f"genba predict LINE --input {path} --batch --to OUT.parquet", "genba explain G722"],
+    )
+
+
+def data_of(line: Line, manifest: Manifest, path: Path) -> Data:
+    """Return what to read of a file for a package: its sensors, and what says whose row it is."""
+    sensors = tuple(str(s) for s in manifest.settings["sensors"])
+    output = line.data.output if line.data.output in sensors else None
+    return Data(
+        source=f"files:{path}",
+        time=line.data.time,
+        entity=line.data.entity,
+        inputs=tuple(s for s in sensors if s != output),
+        output=output,
     )
 
 
@@ -164,15 +187,7 @@ def _rows(
     line: Line, manifest: Manifest, path: Path, rejected: Counter[str]
 ) -> tuple[pl.DataFrame, Sequence[str]]:
     """Return the usable rows in the order of entity and time, and the names of the entities."""
-    sensors = tuple(str(s) for s in manifest.settings["sensors"])
-    output = line.data.output if line.data.output in sensors else None
-    data = Data(
-        source=f"files:{path}",
-        time=line.data.time,
-        entity=line.data.entity,
-        inputs=tuple(s for s in sensors if s != output),
-        output=output,
-    )
+    data = data_of(line, manifest, path)
     intake = Intake(data)
     frames: list[pl.DataFrame] = []
     for batch, _ in FileSource(str(path), data).batches():
@@ -208,23 +223,34 @@ def _samples(
 ) -> Iterator[Samples]:
     """Turn some rows of one entity into samples; they may look at the rows around them."""
     settings = manifest.settings
+    before, after = around(manifest)
+    columns = columns_of(history, manifest, name)
+    for start in range(wanted.start, wanted.stop, _SLICE):
+        stop = min(start + _SLICE, wanted.stop)
+        near = slice(max(0, start - before), stop + after)
+        made = task.samples({n: c[near] for n, c in columns.items()}, settings)
+        yield taken(made, columns["row"][start:stop])
+
+
+def around(manifest: Manifest) -> tuple[int, int]:
+    """Return how many rows before and behind its own a sample may need."""
+    settings = manifest.settings
     before = int(settings.get("context") or settings.get("lags") or 0)
-    after = int(settings.get("ahead") or 0)
+    return before, int(settings.get("ahead") or 0)
+
+
+def columns_of(history: pl.DataFrame, manifest: Manifest, name: str) -> dict[str, Array]:
+    """Return rows of one entity as a task takes them."""
     index = manifest.entities.index(name) if name in manifest.entities else -1
-    columns = {
-        c: history[c].to_numpy() for c in history.columns if history.schema[c].is_numeric()
-    } | {
+    return {c: history[c].to_numpy() for c in history.columns if history.schema[c].is_numeric()} | {
         "entity": np.full(len(history), index, dtype=np.int32),
         "label": np.full(len(history), np.nan),
     }
-    for start in range(wanted.start, wanted.stop, _SLICE):
-        stop = min(start + _SLICE, wanted.stop)
-        around = slice(max(0, start - before), stop + after)
-        made = task.samples({n: c[around] for n, c in columns.items()}, settings)
-        yield _taken(made, np.flatnonzero(np.isin(made.row, columns["row"][start:stop])))
 
 
-def _taken(samples: Samples, at: Array) -> Samples:
+def taken(samples: Samples, rows: Array) -> Samples:
+    """Return the samples of some rows."""
+    at = np.flatnonzero(np.isin(samples.row, rows))
     arrays = {n: getattr(samples, n)[at] for n in ("entity", "time", "row", "label", "truth")}
     return replace(samples, tensors={n: t[at] for n, t in samples.tensors.items()}, **arrays)
 

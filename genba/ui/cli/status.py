@@ -1,7 +1,7 @@
 """`genba status`: every line, what is in production, what waits, and what happens next."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,6 +24,7 @@ from genba.ui.cli.lookup import known_line, line_names, open_home
 from genba.ui.cli.options import DEFAULT, Options
 
 _ROLES: Final = ("stable", "canary", "shadow")
+_KEPT: Final = {"digest": "a digest of the inputs", "none": "no inputs"}
 _PERSON: Final = ("ask", "alert")
 
 
@@ -40,6 +41,7 @@ class Standing:
     hindsight: tuple[Mapping[str, Any], ...]  # findings of the newest window of the stable package
     tuned: Mapping[str, Event]  # its parameters that were set in service, newest event each
     today: Bill
+    dropped: int  # predictions of today that were answered but not captured
 
 
 def status(name: str = "", /, *, options: Options = DEFAULT) -> Answer:
@@ -88,6 +90,7 @@ def standing(store: Store, line: Line, now_ms: int) -> Standing:
         hindsight=_hindsight(state, events),
         tuned=_tuned(state, events),
         today=_spent_since(events, _midnight_ms(now_ms)),
+        dropped=_dropped_since(events, _midnight_ms(now_ms)),
     )
 
 
@@ -160,6 +163,23 @@ def _spent_since(events: Iterable[Event], since_ms: int) -> Bill:
     return bill(seconds_, cpu_seconds)
 
 
+def _dropped_since(events: Iterable[Event], since_ms: int) -> int:
+    captures = (e for e in events if e.kind == "capture.created" and e.time_ms >= since_ms)
+    return sum(int(event.body.get("dropped") or 0) for event in captures)
+
+
+def _captured(one: Standing) -> Iterator[tuple[str, RenderableType]]:
+    """Say what is kept of predictions, where that is not everything."""
+    capture = one.line.capture
+    kept = [] if capture.inputs == "all" else [_KEPT[capture.inputs]]
+    if capture.sample < 1:
+        kept.append(f"{100 * capture.sample:g} % of the predictions, and all alarms and errors")
+    if kept:
+        yield "captured", ", ".join(kept)
+    if one.dropped:
+        yield "not captured", f"{number(one.dropped)} predictions today: the disk was too slow"
+
+
 def _headline(one: Standing) -> Text:
     name, rollout = one.line.name, one.state.rollout
     if one.waits:
@@ -196,6 +216,7 @@ def _facts(one: Standing, now_ms: int) -> list[tuple[str, RenderableType]]:
         pairs.append((f"next: {action.kind.replace('_', ' ')}", action.reason))
     if not one.actions:
         pairs.append(("next", "nothing to do; watching"))
+    pairs += _captured(one)
     pairs.append(("decides", one.line.rollout.decide))
     pairs += [(f"{name} today", text) for name, text in bill_facts(one.today)[:3]]
     return pairs
@@ -260,6 +281,8 @@ def _plain(one: Standing) -> dict[str, Any]:
         "parameters": {name: event.body["value"] for name, event in one.tuned.items()},
         "waits_for_a_person": list(one.waits),
         "next_actions": [encode(a) for a in one.actions],
+        "capture": encode(one.line.capture),
+        "dropped_today": one.dropped,
         "bill_today": encode(one.today),
     }
 

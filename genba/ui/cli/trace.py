@@ -1,5 +1,6 @@
 """`genba trace`: from a prediction, package or model back to the rows, code, machine and joules."""
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from genba.core.codec import encode
 from genba.core.digest import digest_bytes
 from genba.core.problem import Problem
 from genba.core.values import Bill, Event
-from genba.store.captures import find_prediction
+from genba.store.captures import DIGEST, TRACE, TRACES, find_prediction, inputs_kept, traced
 from genba.store.feedback import FeedbackRow
 from genba.store.home import Store
 from genba.store.ledger import Record
@@ -26,6 +27,7 @@ from genba.ui.cli.trace_report import blocks, next_commands
 from genba.ui.cli.trace_why import why
 
 _KINDS: Final = ("package", "model", "dataset", "run")
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _WAIT_S: Final = 3.0  # a capture is written at least every second
 
 
@@ -51,14 +53,14 @@ def trace(
     """Walk from a prediction back to the rows that made it.
 
     Args:
-        thing: Id of a prediction, package, model, dataset or run; or "last" for the newest
-            prediction.
+        thing: Id of a prediction, package, model, dataset or run; "last" for the newest
+            prediction; or a W3C trace id, for the first prediction that was asked for under it.
         explain: Also say what drove the prediction, and which known cases look like it.
         save_map: Write the heat map of an explained image to this PNG file.
         options: Common options.
     """
     with open_home(options) as store:
-        thing = newest_prediction(store) if thing == LAST else thing
+        thing = newest_prediction(store) if thing == LAST else _of_trace(store, thing)
         prediction = _prediction(store, thing)
         if prediction:
             capture, row = prediction
@@ -74,6 +76,26 @@ def trace(
         data={"thing": thing, **found},
         blocks=blocks(thing, found),
         next=next_commands(found),
+    )
+
+
+def _of_trace(store: Store, thing: str) -> str:
+    """Return the first prediction of a W3C trace; anything else is what it is.
+
+    Raises:
+        Problem: G760 when no prediction of the trace is found.
+    """
+    if not _TRACE_ID.fullmatch(thing):
+        return thing
+    found = traced(store, thing)
+    if found:
+        return found[0]
+    raise Problem(
+        "G760",
+        f"No prediction was asked for under the trace {thing}.",
+        where=str(store.path),
+        why=f"The newest {TRACES} captures of requests with a traceparent were looked through.",
+        tries=["genba trace last", "genba explain G760"],
     )
 
 
@@ -110,13 +132,18 @@ def _prediction_facts(
     package = capture.body["packages"].get(row["package"], {})
     share = float(package.get("cpu_seconds") or 0.0) / max(int(package.get("n") or 1), 1)
     said: list[FeedbackRow] = store.feedback.by_prediction(thing)
-    names = ("n", "received_ms", "package", "role", "entity", "time", "latency_us", "status")
+    names = ("n", "received_ms", "package", "role", "entity", "time", "latency_us", "status", TRACE)
+    digest: bytes | None = row.get(DIGEST)
     return {
         "prediction": {
             "id": thing,
             "line": capture.line,
             **{name: row.get(name) for name in names},
-            "values": {k: _plain(v) for k, v in row.items() if k not in names and v is not None},
+            "values": {
+                k: _plain(v) for k, v in row.items() if k not in (*names, DIGEST) and v is not None
+            },
+            "inputs": inputs_kept(capture.body),
+            DIGEST: digest.hex() if digest else None,
             "capture": capture.id,
             "blob": capture.body["blob"],
             "bill": encode(bill(float(row["latency_us"]) / 1e6, share)),

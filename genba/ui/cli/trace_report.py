@@ -64,6 +64,7 @@ def _prediction(found: Mapping[str, Any]) -> Pairs:
         ("answered", f"{moment(asked['received_ms'])} as {asked['role']}, {asked['status']}"),
         ("about", f"{asked['entity'] or 'no entity given'}{at}"),
         ("took", seconds(asked["latency_us"] / 1e6)),
+        *_not_kept(asked),
         *given(asked["values"], found.get("package") or {}),
         *answers(asked["values"], found.get("package") or {}),
         ("captured in", f"{asked['capture']}, blob {short(asked['blob'])}"),
@@ -73,6 +74,18 @@ def _prediction(found: Mapping[str, Any]) -> Pairs:
     for row in found.get("feedback", []):
         said = row.get("value") or row.get("comment", "")
         pairs.append(("feedback", f"{said} by {row.get('author') or 'nobody'}: {row['status']}"))
+    return pairs
+
+
+def _not_kept(asked: Mapping[str, Any]) -> Pairs:
+    """Say that a line does not keep what it is given, and what trace of the request there is."""
+    pairs: Pairs = []
+    if asked.get("trace"):
+        pairs.append(("asked in", f"trace {asked['trace']}"))
+    if asked.get("inputs", "all") != "all":
+        digest = asked.get("inputs_sha256")
+        said = f"; their SHA-256 is {digest}" if digest else ""
+        pairs.append(("inputs", f"not kept, as the line says{said}"))
     return pairs
 
 

@@ -10,6 +10,7 @@ from genba.core.values import EngineChoice, Manifest
 from genba.edge.package import encode_manifest
 from genba.stages.deploy import deploy
 from genba.store.home import Store
+from genba.store.signatures import sign_package
 from genba.ui.demo.replay import HOUR_MS, Answered, Player
 from genba.ui.demo.story import Story
 
@@ -45,6 +46,7 @@ def misbehaving(store: Store, package: str, fault: Mapping[str, Any]) -> str:
     twin_id = store.blobs.put(encode_manifest(twin))
     origin = [("twin of", package)]
     store.ledger.record("package", twin_id, encode(twin), line=manifest.line, inputs=origin)
+    sign_package(store, manifest.line, twin_id)
     return twin_id
 
 

@@ -1,0 +1,1 @@
+"""HTTP: connections, requests, addresses, and what each address answers."""

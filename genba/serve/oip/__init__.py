@@ -1,0 +1,1 @@
+"""The Open Inference Protocol v2: reading what is asked, writing what is answered."""

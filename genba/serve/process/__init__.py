@@ -1,0 +1,1 @@
+"""Processes: how many, started, watched, renewed."""

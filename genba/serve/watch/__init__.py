@@ -1,0 +1,1 @@
+"""What is kept and seen of the work: captures, metrics, logs, traces."""
