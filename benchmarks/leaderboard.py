@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks import quality
 from benchmarks.labels import page as labels
+from benchmarks.retrieval import page as retrieval
 from benchmarks.serve import page as serving
 from genba.core.values import Measure
 
@@ -28,6 +29,7 @@ def write() -> None:
         "forecast/report.json": quality.forecast,
         "remaining_life/report.json": quality.remaining_life,
         "labels/report.json": labels.page,
+        "retrieval/report.json": retrieval.page,
         "vision/speed.json": quality.speed,
         "serve/report.json": serving.leaderboard,
         "overhead/report.json": overhead,

@@ -10,6 +10,8 @@ of your own adds the same strings through the entry-point groups `genba.tasks`, 
 from typing import Final
 
 TASKS: Final = {
+    "language.chat": "genba.tasks.language.chat:LanguageChat",
+    "language.classify": "genba.tasks.language.classify:LanguageClassify",
     "sensor.anomaly": "genba.tasks.sensor.anomaly:SensorAnomaly",
     "sensor.forecast": "genba.tasks.sensor.forecast:SensorForecast",
     "sensor.remaining_life": "genba.tasks.sensor.remaining_life:SensorRemainingLife",
@@ -23,24 +25,72 @@ GUESSED_TASKS: Final = {
     "run to failure": "sensor.remaining_life",
     "good parts": "vision.anomaly",
     "images": "vision.classify",
+    "conversations": "language.chat",
+    "classes of texts": "language.classify",
 }
 
 # Kinds of data; a task names the one it reads.
 MODALITIES: Final = {
     "table": "genba.data.tables:Tables",
     "image": "genba.data.images:Images",
+    "text": "genba.data.texts:Texts",
+}
+
+# Tasks whose data are texts, so that a file can be recognised as unchanged without their libraries.
+READS: Final = {
+    "language.chat": "text",
+    "language.classify": "text",
 }
 
 ENGINES: Final = {
     "onnxruntime": "genba.engines.onnxruntime:OnnxRuntime",
     "openvino": "genba.engines.openvino:OpenVino",
+    "openvino-talk": "genba.engines.openvino_talk:OpenVinoTalk",
+    "llama-cpp": "genba.engines.llama_cpp:LlamaCpp",
+    "upstream": "genba.engines.upstream:Upstream",
     # Wraps another engine and misbehaves on purpose; for drills and tests, never chosen by a line.
     "faulty": "genba.testing.faults:FaultyEngine",
+    # A language model of a few rules, for tests, never chosen by a line.
+    "speller": "genba.testing.speller:Speller",
+}
+
+# Engines that misbehave or say what they are told; a line never chooses one of them.
+DRILLS: Final = frozenset({"faulty", "speller"})
+
+# What trains a language model.
+TUNERS: Final = {
+    "torch": "genba.tasks.language.chat.tuner:TorchTuner",
 }
 
 # Other forms of a graph, for the engines that gain by them.
 LOWERINGS: Final = {
     "int8": "genba.engines.int8:Int8",
+}
+
+# How an engine turns text into the numbers that a graph takes.
+READERS: Final = {
+    "wordpiece": "genba.edge.wordpieces:WordPieces",
+}
+
+# How the text of a document is read from its file.
+DOCUMENTS: Final = {
+    "html": "genba.data.documents.html:read",
+    "markdown": "genba.data.documents.markdown:read",
+    "pdf": "genba.data.documents.pdf:read",
+    "text": "genba.data.documents.text:read",
+}
+
+# What stands around a language model, opened from the files of its package.
+PARTS: Final = {
+    "encoder": "genba.edge.encoder:Encoder",
+    "library": "genba.edge.passages:Passages",
+    "rails": "genba.edge.rails:Rails",
+    "student": "genba.edge.student:Student",
+}
+
+# What tells the language of a text.
+DETECTORS: Final = {
+    "fasttext": "genba.data.texts.language:FastText",
 }
 
 SOURCES: Final = {
@@ -86,6 +136,11 @@ KINDS: Final = {
     "modality": MODALITIES,
     "engine": ENGINES,
     "lowering": LOWERINGS,
+    "tuner": TUNERS,
+    "reader": READERS,
+    "part": PARTS,
+    "document": DOCUMENTS,
+    "detector": DETECTORS,
     "source": SOURCES,
     "target": TARGETS,
     "trigger": TRIGGERS,
@@ -99,14 +154,27 @@ KINDS: Final = {
 LIBRARIES: Final = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
+    "openvino-talk": "openvino",
+    "llama-cpp": "xllamacpp",
+    "upstream": "tokenizers",
 }
 
 # Which extra brings a library that is not part of the core installation.
 EXTRAS: Final = {
+    "fasttext": "language",
     "google": "grpc",  # protobuf
     "grpc": "grpc",
     "openvino": "openvino",
     "psycopg": "postgres",
     "opentelemetry": "otel",
     "ray": "ray",
+    "jinja2": "language",
+    "llguidance": "language",
+    "rensa": "language",
+    "tokenizers": "language",
+    "torch": "train",
+    "pypdf": "language",
+    "selectolax": "language",
+    "tantivy": "language",
+    "xllamacpp": "language",
 }

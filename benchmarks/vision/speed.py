@@ -30,10 +30,10 @@ from genba.core.protocols import Engine
 from genba.core.resolve import installed, resolve
 from genba.core.task import Model
 from genba.learn.backbone import load
+from genba.learn.classes.heads import Head
 from genba.learn.weights.pinned import load_weights
 from genba.runs.progress import ConsoleProgress
 from genba.tasks.vision.classify import VisionClassify, schema
-from genba.tasks.vision.classify.heads import Head
 
 HERE = Path(__file__).parent
 PEER = HERE.parent / ".peers" / "torch"

@@ -10,8 +10,8 @@ import sys
 import time
 from typing import Any
 
-import torch  # type: ignore[import-not-found]  # not in Genba's environment
-import torch.nn.functional as F  # type: ignore[import-not-found]
+import torch  # not in Genba's environment
+import torch.nn.functional as F
 from efficientnet_lite_pytorch import EfficientNet  # type: ignore[import-not-found]
 from safetensors.torch import load_file, save_file
 

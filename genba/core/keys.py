@@ -44,6 +44,7 @@ class Key:
     digest: str  # SHA-256 of the key, hexadecimal
     scopes: frozenset[str]
     lines: frozenset[str] = frozenset()  # none named: every line
+    access: frozenset[str] = frozenset()  # tags of documents that an assistant may answer from
     expires_ms: int | None = None  # ms since 1970 UTC
     rate: float | None = None  # requests per second
     concurrent: int | None = None  # requests at the same time
@@ -125,6 +126,7 @@ def _added(event: Event) -> Key | None:
             digest=str(body["digest"]),
             scopes=frozenset(map(str, body["scopes"])),
             lines=frozenset(map(str, body["lines"])),
+            access=frozenset(map(str, body.get("access", ()))),
             expires_ms=None if expires is None else int(expires),
             rate=None if rate is None else float(rate),
             concurrent=None if concurrent is None else int(concurrent),

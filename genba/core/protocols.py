@@ -33,13 +33,19 @@ class View(Protocol):
     A chunk of images has, besides these, `image` (object: the file's bytes, JPEG or PNG), `mask`
     (object: bytes of a grey PNG that is not zero where the defect is, or None) and `name` (object:
     the file it came from). Chunks of images are small, whatever `rows` asks for.
+
+    A chunk of texts has, besides the first four, all as objects of text: `messages` (a JSON list of
+    `role` and `content` up to the last message of the user; "[]" of plain text), `text` (that
+    message, "" of plain text), `answer` (of plain text, the text itself; "" where there is none),
+    `rejected` (an answer that was not preferred, or ""), `name` (where it came from:
+    `faq.jsonl:12`, `feedback:ID`), and `weight` (float64: how much it counts, usually 1).
     """
 
     digest: str
     line: Line
     entities: tuple[str, ...]
     sensors: tuple[str, ...]  # inputs in the order of the line, then the output if there is one
-    modality: str  # "table" or "image"
+    modality: str  # "table", "image" or "text"
     classes: tuple[str, ...]  # what the labels 0, 1, 2, ... mean; () where they are plain numbers
 
     @property

@@ -33,6 +33,8 @@ class Lesson:
     entity: str | None = None
     time_ms: int | None = None
     mask: bytes | None = None  # grey PNG: not zero where somebody marked a region
+    authors: tuple[str, ...] = ()  # who said so, sorted
+    feedback: tuple[str, ...] = field(default=(), compare=False)  # ids of its rows, sorted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +124,7 @@ class Task(Protocol):
     modality: ClassVar[str] = "table"  # of its data: an entry of `catalog.MODALITIES`
     split_by: ClassVar[str | None] = None  # how rows are divided where neither line nor clock says
     options: ClassVar[Mapping[str, Option]] = {}  # what `[options]` of the line may hold
+    embeds_answers: ClassVar[bool] = True  # whether `embed` looks at what was answered
 
     @staticmethod
     def suggest(line: Line, classes: Sequence[str] = ()) -> Line:  # noqa: ARG004  # of the seam
@@ -277,6 +280,10 @@ class Task(Protocol):
             measures: Of the newest window.
             settings: Of the package, with `parameters`: those that hold now.
         """
+        return {}
+
+    def files(self, model: Model) -> Mapping[str, bytes]:
+        """Return what a package needs besides its graph, by file name; by default nothing."""
         return {}
 
     @staticmethod

@@ -12,6 +12,8 @@ ROLES: Final = {
     # inputs
     "feature": "numbers to predict from; captured, watched for drift",
     "image": "pixels, UINT8 [-1, height, width, 3] RGB; may be sent as JPEG or PNG; bytes captured",
+    "text": "BYTES, UTF-8; captured",
+    "given": "BYTES, UTF-8, may be left out: an answer to be scored in place of one being written",
     "entity": "index of the entity, -1 for an unknown one; may be sent as a name",
     "time": "milliseconds since 1970 UTC",
     "parameter": "FP32 [-1], changeable while in service; `default` where nobody says otherwise",
@@ -27,6 +29,9 @@ ROLES: Final = {
     "mask": "BOOL per pixel or patch; not captured",
     "embedding": "what the sample looks like, for neighbours, novelty and label noise",
     "look": "a few plain statistics of the sample, watched for drift",
+    "confidence": "FP32, mean natural logarithm of the probability per token",
+    "count": "of tokens and such; captured",
+    "origin": "BYTES: who answered, from what; captured",
 }
 
 

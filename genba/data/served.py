@@ -14,8 +14,9 @@ from genba.store.captures import OK, SCHEMA
 from genba.store.home import Store
 
 #: Roles of what captures keep; entity and time have columns of their own.
-_INPUTS: Final = frozenset({"feature", "image", "parameter"})
-_OUTPUTS: Final = frozenset(ROLES) - {*_INPUTS, "entity", "time", "map", "mask"}
+_NUMBERS: Final = frozenset({"feature", "image", "parameter"})
+_INPUTS: Final = _NUMBERS | {"text", "given"}
+_OUTPUTS: Final = frozenset(ROLES) - {*_NUMBERS, "given", "entity", "time", "map", "mask"}
 ANSWERED: Final = ("stable", "canary")  # a shadow's predictions are copies of theirs
 
 

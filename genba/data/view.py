@@ -19,10 +19,15 @@ from genba.store.home import Store
 
 TABLE: Final = "table"
 IMAGE: Final = "image"
+TEXT: Final = "text"
 _CHUNK_ROWS: Final = 65_536
 _CHUNK_IMAGES: Final = 64
-_CHUNK_BYTES: Final = 16 << 20  # of image files
+_CHUNK_TEXTS: Final = 1_024
+_CHUNK_BYTES: Final = 16 << 20  # of image files, or characters of answers
 _IMAGE_COLUMNS: Final = ("entity", "time", "label", "row", "image", "mask", "name")
+_TEXT_COLUMNS: Final = (
+    *("entity", "time", "label", "row", "messages", "text", "answer", "rejected", "weight", "name"),
+)
 _FAILED: Final = 1.0  # the label of the row with which a life ends
 _SOURCE: Final = "source"
 
@@ -42,7 +47,7 @@ class DatasetView:
         entities: Names; the `entity` of a chunk is an index into them.
         sensors: Inputs in the order of the line, then the output if there is one.
         has_clock: Whether `time` is a time, not a count (of cycles) or a row number.
-        modality: "table" or "image".
+        modality: "table", "image" or "text".
         classes: What the labels 0, 1, 2, ... mean; () where they are plain numbers.
     """
 
@@ -76,7 +81,7 @@ class DatasetView:
         """Yield the rows of a split in chunks: consecutive rows of one entity in order of time.
 
         Rows of other splits are left out, so look at `time` to see where rows do not adjoin. Of
-        images there are at most 64 in a chunk, and fewer of large ones.
+        images there are at most 64 in a chunk, of texts 1,024, and fewer of large ones.
 
         Args:
             split: "train", "calibrate", "test" or "purged".
@@ -109,9 +114,9 @@ class DatasetView:
 
         The first row labelled 1 is the end. Where no row of the source has a label, every entity
         of the source ran to failure and its last row there is the end, unless it was seen again in
-        service. Images have no lives. Reads three columns, one segment at a time.
+        service. Images and texts have no lives. Reads three columns, one segment at a time.
         """
-        if self.modality == IMAGE:
+        if self.modality != TABLE:
             return np.full(len(self.entities), np.nan)
         failed = np.full(len(self.entities), np.inf)
         last = {origin: np.full(len(self.entities), -np.inf) for origin in (_SOURCE, "live")}
@@ -150,6 +155,8 @@ class DatasetView:
         """Columns that a chunk is made of, and the split."""
         if self.modality == IMAGE:
             return [*_IMAGE_COLUMNS, "split"]
+        if self.modality == TEXT:
+            return [*_TEXT_COLUMNS, "split"]
         return list(self.version.columns)
 
     @cached_property
@@ -179,19 +186,24 @@ class DatasetView:
         if self.modality == TABLE:
             yield from ((at, min(at + rows, end)) for at in range(begin, end, rows))
             return
-        start, size, most = begin, 0, min(rows, _CHUNK_IMAGES)
+        images = self.modality == IMAGE
+        large, most = ("image", _CHUNK_IMAGES) if images else ("answer", _CHUNK_TEXTS)
+        start, size, most = begin, 0, min(rows, most)
         for at in range(begin, end):
-            size += len(columns["image"][at])
+            size += len(columns[large][at])
             if at > start and (at - start >= most or size > _CHUNK_BYTES):
                 yield start, at
-                start, size = at, len(columns["image"][at])
+                start, size = at, len(columns[large][at])
         if start < end:
             yield start, end
 
 
 def modality_of(version: DatasetVersion) -> str:
-    """Return what kind of data a version holds: "table" or "image"."""
-    return IMAGE if set(_IMAGE_COLUMNS) <= set(version.columns) else TABLE
+    """Return what kind of data a version holds: "table", "image" or "text"."""
+    columns = set(version.columns)
+    if set(_IMAGE_COLUMNS) <= columns:
+        return IMAGE
+    return TEXT if set(_TEXT_COLUMNS) <= columns else TABLE
 
 
 def sensors_of(columns: tuple[str, ...]) -> tuple[str, ...]:

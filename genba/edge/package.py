@@ -23,6 +23,8 @@ FORMAT: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 SIGNATURE_FILE: Final = "signature.json"
 MODEL_FILE: Final = "model.onnx"
+TALK_FILE: Final = "model.gguf"  # in place of a graph: a language model with its vocabulary
+GGUF: Final = b"GGUF"  # how such a file begins
 SAMPLE_FILE: Final = "sample.safetensors"
 CARD_FILE: Final = "card.json"
 CASES_FILE: Final = "cases.safetensors"  # known cases: what they look like, and which rows they are
@@ -42,8 +44,8 @@ class LoadedPackage:
 
     @property
     def model(self) -> bytes:
-        """The graph."""
-        return self.files[MODEL_FILE]
+        """The graph, or the language model."""
+        return self.files[MODEL_FILE if MODEL_FILE in self.files else TALK_FILE]
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -154,8 +156,8 @@ def _check_names(manifest: Manifest, where: str) -> None:
     for name in manifest.files:
         if not NAME_PATTERN.fullmatch(name) or ".." in name or name in _BESIDE:
             raise _altered(f"The manifest names a file {name!r}.", where=where)
-    if MODEL_FILE not in manifest.files:
-        raise _altered(f"The manifest names no {MODEL_FILE}.", where=where)
+    if len({MODEL_FILE, TALK_FILE} & manifest.files.keys()) != 1:
+        raise _altered(f"The manifest names no {MODEL_FILE} and no {TALK_FILE}.", where=where)
 
 
 def _verified(name: str, file: PackageFile, read: Read, where: str) -> bytes:

@@ -8,22 +8,46 @@ from genba.core.problem import Problem
 from genba.core.protocols import Array, Engine, Tensors
 from genba.core.resolve import resolve
 from genba.core.tuning import defaults
-from genba.edge.package import SAMPLE_FILE, LoadedPackage, encode_entities
+from genba.core.values import Tensor
+from genba.edge.assistant import ASSISTANT_FILE, Assistant
+from genba.edge.package import SAMPLE_FILE, TALK_FILE, LoadedPackage, encode_entities
 from genba.edge.tensors import read_tensors
+from genba.edge.texts import BYTES, unpack
 
 # What another processor may change in the last digits; a decision may not change at all.
 _TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 5e-2, "int8": 5e-2}
+_TALK_TOLERANCE: Final = 5e-2  # of a logarithm of a probability per token, in few bits per weight
 
 
 def open_engine(package: LoadedPackage) -> Engine:
     """Load the package's graph into the runtime it was measured and gated with.
 
+    Returns:
+        The runtime; where the package has an assistant, that, with the runtime inside.
+
     Raises:
-        Problem: G901 when the runtime is not installed, G601 when it cannot run the graph here.
+        Problem: G901 when the runtime is not installed, G601 when it cannot run the graph here,
+            G650 when the assistant cannot be read.
     """
     choice = package.manifest.engine
-    engine: Engine = resolve("engine", choice.name)(package.model, choice.settings)
-    return engine
+    engine: Any = resolve("engine", choice.name)(package.model, choice.settings)
+    return surrounded(package, engine)
+
+
+def surrounded(package: LoadedPackage, engine: Any) -> Engine:
+    """Return an engine with what its package puts around it; closed if that cannot be opened.
+
+    Raises:
+        Problem: As `open_engine`.
+    """
+    if ASSISTANT_FILE not in package.files:
+        made: Engine = engine
+        return made
+    try:
+        return Assistant.open(package, engine)
+    except BaseException:
+        engine.close()
+        raise
 
 
 class Predictor:
@@ -76,8 +100,7 @@ class Predictor:
         found = self.engine.run(inputs)
         worst = {name: difference(expected[name], found[name]) for name in expected}
         name = max(worst, key=lambda n: worst[n])
-        precision: Any = self.package.manifest.engine.settings.get("precision")
-        if not worst[name] <= _TOLERANCE.get(precision, min(_TOLERANCE.values())):
+        if not worst[name] <= self._tolerance():
             raise Problem(
                 "G609",
                 "The package does not answer here as it did where it was made.",
@@ -87,11 +110,21 @@ class Predictor:
             )
         return worst[name]
 
+    def _tolerance(self) -> float:
+        if TALK_FILE in self.package.files:
+            return _TALK_TOLERANCE
+        precision: Any = self.package.manifest.engine.settings.get("precision")
+        return _TOLERANCE.get(precision, min(_TOLERANCE.values()))
+
 
 def golden_samples(package: LoadedPackage) -> tuple[dict[str, Array], dict[str, Array]]:
     """Return the recorded inputs and the outputs they gave when the package was made."""
     tensors = read_tensors(package.files[SAMPLE_FILE])
-    return _group(tensors, "input."), _group(tensors, "output.")
+    signature = package.manifest.signature
+    return (
+        _group(tensors, "input.", signature.inputs),
+        _group(tensors, "output.", signature.outputs),
+    )
 
 
 def difference(expected: Array, found: Array) -> float:
@@ -113,5 +146,10 @@ def difference(expected: Array, found: Array) -> float:
     return float(np.nanmax(np.abs(found - expected) / scale, initial=0.0).round(9))
 
 
-def _group(tensors: dict[str, Array], prefix: str) -> dict[str, Array]:
-    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+def _group(
+    tensors: dict[str, Array], prefix: str, declared: tuple[Tensor, ...]
+) -> dict[str, Array]:
+    """Return the tensors of one side; texts were packed to fit into the file."""
+    texts = {tensor.name for tensor in declared if tensor.datatype == BYTES}
+    found = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return {name: unpack(tensor) if name in texts else tensor for name, tensor in found.items()}

@@ -15,6 +15,7 @@ from genba.core.problem import Problem
 from genba.core.protocols import Array, JsonObject, Layout, Tensors
 from genba.engines.batches import conform, in_slices
 from genba.engines.layouts import spreads
+from genba.engines.reading import Reading
 from genba.engines.refusal import in_short, refused
 from genba.engines.scan import refuse_floats, scan
 
@@ -83,6 +84,7 @@ class OnnxRuntime:
         found = scan(model)
         if chosen.precision == "int8":
             refuse_floats(found.operators, "ONNX Runtime")
+        self._reading = Reading.of(found.metadata)
         self._session = _open_session(model, chosen)
         self._inputs = {i.name: _kind(i) for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
@@ -127,6 +129,16 @@ class OnnxRuntime:
         Raises:
             Problem: G602 when the tensors do not fit the graph.
         """
+        if self._reading:
+            return self._reading.run(tensors, self._compute)
+        return self._compute(tensors)
+
+    def close(self) -> None:
+        """Free what the runtime holds; the engine cannot be used afterwards."""
+        self._bound = None
+        self._session = None
+
+    def _compute(self, tensors: Tensors) -> dict[str, Array]:
         try:
             return self._run_bound(tensors) or in_slices(self._run, conform(tensors, self._inputs))
         except _ERRORS as error:
@@ -136,11 +148,6 @@ class OnnxRuntime:
                 why=in_short(error),
                 tries=["compare the tensors with the signature", "genba explain G602"],
             ) from error
-
-    def close(self) -> None:
-        """Free what the runtime holds; the engine cannot be used afterwards."""
-        self._bound = None
-        self._session = None
 
     def _run_bound(self, tensors: Tensors) -> dict[str, Array] | None:
         bound = self._bound

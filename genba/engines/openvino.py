@@ -17,6 +17,7 @@ from genba.engines.graph import read_graph
 from genba.engines.integers import computes_with_wide_integers
 from genba.engines.layouts import spreads
 from genba.engines.lowering import lower_trees
+from genba.engines.reading import Reading
 from genba.engines.refusal import in_short, refused
 from genba.engines.scan import refuse_floats
 
@@ -68,6 +69,7 @@ class OpenVino:
         _refuse_wide_integers(graph)
         if chosen.precision == "int8":
             refuse_floats(frozenset(node.op_type for node in graph.graph.node), "OpenVINO")
+        self._reading = Reading.of({entry.key: entry.value for entry in graph.metadata_props})
         compiled, single = _compile(_readable(model, graph), chosen)
         self._inputs = {i.any_name: np.dtype(i.element_type.to_dtype()) for i in compiled.inputs}
         # Compiling drops inputs that nothing is computed from, such as a name only to be captured.
@@ -118,6 +120,14 @@ class OpenVino:
             Problem: G602 when the tensors do not fit the graph.
         """
         used = {n: tensor for n, tensor in tensors.items() if n not in self._unused}
+        return self._reading.run(used, self._compute) if self._reading else self._compute(used)
+
+    def close(self) -> None:
+        """Free what the runtime holds; the engine cannot be used afterwards."""
+        self._singles = None
+        self._requests = None
+
+    def _compute(self, used: Tensors) -> dict[str, Array]:
         ready = conform(used, self._inputs)
         try:
             return self._run_single(ready) or in_slices(self._run, ready)
@@ -128,11 +138,6 @@ class OpenVino:
                 why=in_short(error),
                 tries=["compare the tensors with the signature", "genba explain G602"],
             ) from error
-
-    def close(self) -> None:
-        """Free what the runtime holds; the engine cannot be used afterwards."""
-        self._singles = None
-        self._requests = None
 
     def _run_single(self, tensors: Tensors) -> dict[str, Array] | None:
         free = self._singles

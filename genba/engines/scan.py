@@ -26,6 +26,8 @@ _PARTS: Final[Mapping[str, Mapping[int, str]]] = {
     "sparse": {1: _TENSOR, 2: _TENSOR},
 }
 _OPERATOR: Final = 4  # of a node
+_METADATA: Final = 14  # of the model
+_KEY, _VALUE = 1, 2  # of an entry of the metadata
 _NAME, _ELSEWHERE, _LOCATION = 8, 13, 14  # of a tensor
 _INSIDE: Final = 0
 _MOST_TAG: Final = 2**32 - 1
@@ -36,6 +38,7 @@ class Scan:
     """What a graph has."""
 
     operators: frozenset[str]
+    metadata: Mapping[str, str]
 
 
 def scan(model: bytes) -> Scan:
@@ -52,6 +55,7 @@ def scan(model: bytes) -> Scan:
         frozenset()
     """
     operators: set[str] = set()
+    metadata: dict[str, str] = {}
     outside: list[str] = []
     waiting: list[tuple[str, memoryview]] = [("model", memoryview(model))]
     try:
@@ -68,11 +72,14 @@ def scan(model: bytes) -> Scan:
                     waiting.append((parts[field], value))
                 elif kind == _NODE and field == _OPERATOR:
                     operators.add(str(value, "utf-8"))
+                elif kind == "model" and field == _METADATA:
+                    key, text = _entry(value)
+                    metadata[key] = text
     except ValueError as error:
         raise no_graph(model, str(error)) from error
     if outside:
         raise kept_outside(outside)
-    return Scan(operators=frozenset(operators))
+    return Scan(operators=frozenset(operators), metadata=metadata)
 
 
 def refuse_floats(operators: frozenset[str], runtime: str) -> None:
@@ -112,6 +119,13 @@ def kept_outside(names: list[str]) -> Problem:
         why="A package is verified byte by byte, and those bytes would be outside it.",
         tries=["export the model with all tensors inside it", "genba explain G608"],
     )
+
+
+def _entry(data: memoryview) -> tuple[str, str]:
+    """Return the key and the value of an entry of the metadata."""
+    found = {field: value for field, value in _fields(data) if not isinstance(value, int)}
+    key, value = (found.get(field, memoryview(b"")) for field in (_KEY, _VALUE))
+    return str(key, "utf-8"), str(value, "utf-8")
 
 
 def _elsewhere(tensor: memoryview) -> list[str]:

@@ -4,7 +4,7 @@ Opset 17 and float32, so that every runtime reads it; trees are an `ai.onnx.ml` 
 every runtime has (the search over engines finds out by trying).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,7 @@ OPSET: Final = 17
 _TREES_OPSET: Final = 3
 _IR_VERSION: Final = 9
 _TREES_DOMAIN: Final = "ai.onnx.ml"
+_FREE: Final = {-1: "batch", -2: "length"}
 _TYPES: Final = {
     "FP32": TensorProto.FLOAT,
     "INT64": TensorProto.INT64,
@@ -51,6 +52,17 @@ class Graph:
     def integers(self, values: Any) -> str:
         """Keep an int64 constant and return its name."""
         return self._constant(np.asarray(values, dtype=np.int64))
+
+    def small(self, values: Any) -> str:
+        """Keep a constant in half precision and return its name; what is taken of it is cast."""
+        return self._constant(np.asarray(values, dtype=np.float16))
+
+    def halves(self, values: Any) -> str:
+        """Keep a constant in half precision and return the name of what it is in float32.
+
+        Half the bytes on disk; a runtime turns it into float32 once, when it loads the graph.
+        """
+        return self.add("Cast", self.small(values), to=TensorProto.FLOAT)
 
     def _constant(self, array: Array) -> str:
         name = f"c{len(self.constants)}"
@@ -95,13 +107,16 @@ def trees(graph: Graph, forest: Forest, filled: str) -> str:
     )
 
 
-def serialise(graph: Graph, name: str, signature: Signature) -> bytes:
+def serialise(
+    graph: Graph, name: str, signature: Signature, metadata: Mapping[str, str] | None = None
+) -> bytes:
     """Return the graph as serialised and checked ONNX with the inputs and outputs of a signature.
 
     Args:
         graph: Its nodes must give every output of the signature by name.
         name: Of the graph, for people who open it.
-        signature: Of the package.
+        signature: Of the package; a dimension of -1 is the batch, other negative ones are free.
+        metadata: Kept in the graph; an engine reads text by it, for instance.
     """
     made = helper.make_graph(
         graph.nodes,
@@ -116,6 +131,8 @@ def serialise(graph: Graph, name: str, signature: Signature) -> bytes:
     model = helper.make_model(
         made, opset_imports=opsets, producer_name="genba", ir_version=_IR_VERSION
     )
+    if metadata:
+        helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -123,7 +140,7 @@ def serialise(graph: Graph, name: str, signature: Signature) -> bytes:
 def _values(tensors: Sequence[Tensor]) -> list[Any]:
     return [
         helper.make_tensor_value_info(
-            t.name, _TYPES[t.datatype], ["batch" if d < 0 else d for d in t.shape]
+            t.name, _TYPES[t.datatype], [d if d >= 0 else _FREE.get(d, "free") for d in t.shape]
         )
         for t in tensors
     ]

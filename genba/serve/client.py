@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,10 @@ _HEAD_LENGTH: Final = "Inference-Header-Content-Length"
 _ALIGNMENT: Final = 8  # spaces after the JSON keep the first tensor where processors like it
 _NOT_AN_ANSWER: Final = (ValueError, KeyError, TypeError, AttributeError, Refusal)
 _TEXT_KINDS: Final = "USO"  # numpy's letters for text, bytes and objects
+_JSON: Final = {"Content-Type": "application/json"}
+_OK: Final = 200
+_DATA: Final = b"data: "  # of server-sent events
+_DONE: Final = b"data: [DONE]"
 _PORTS: Final = {"": 80, "http": 80, "https": 443}
 
 
@@ -109,6 +113,48 @@ class Client:
         except _NOT_AN_ANSWER as error:
             raise self._unreachable(error) from error
 
+    def talk(
+        self, model: str, messages: Sequence[Mapping[str, Any]], **more: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Ask a language model and yield what it says, as it says it.
+
+        Args:
+            model: LINE, or LINE@PACKAGE.
+            messages: The conversation.
+            more: Other fields of a chat completion, such as `max_tokens`.
+
+        Yields:
+            Chunks of a chat completion: text in `choices[0].delta.content`, and what is known of
+            the answer in `genba`.
+
+        Raises:
+            Problem: G712 when the server does not answer; else what it says, with its code.
+        """
+        body = json.dumps({"model": model, "messages": list(messages), "stream": True, **more})
+        request = self._request("POST", "/v1/chat/completions", body.encode(), _JSON)
+        self.close()  # what is still to come of an answer that nobody finished reading goes with it
+        try:
+            yield from self._events(request)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(error) from error
+        finally:
+            self.close()
+
+    def _events(self, request: bytes) -> Iterator[dict[str, Any]]:
+        self._socket = self._connected()
+        self._socket.sendall(request)
+        with http.client.HTTPResponse(self._socket, method="POST") as response:
+            response.begin()
+            if response.status != _OK:
+                raise self._refused(response.status, response.read())
+            for line in response:
+                if not line.startswith(_DATA) or line.strip() == _DONE:
+                    continue
+                event: dict[str, Any] = json.loads(line[len(_DATA) :])
+                if "error" in event:
+                    raise self._refused(_OK, line[len(_DATA) :])
+                yield event
+
     def feedback(self, line: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Send feedback and return the report of what became of each row."""
         return self._json("POST", f"/genba/v1/lines/{quote(line, safe='')}/feedback", list(rows))
@@ -161,9 +207,7 @@ class Client:
     def _ask(
         self, method: str, path: str, body: bytes | None, fields: Mapping[str, str]
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        lines = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body or b'')}"]
-        lines += [f"{name}: {value}" for name, value in {**self._fields, **fields}.items()]
-        request = "\r\n".join((*lines, "", "")).encode() + (body or b"")
+        request = self._request(method, path, body, fields)
         fresh = self._socket is None
         try:
             return self._once(method, request)
@@ -176,6 +220,13 @@ class Client:
             raise self._unreachable(error) from error
         # The server had closed the idle connection; a new one tells whether it is still there.
         return self._ask(method, path, body, fields)
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, fields: Mapping[str, str]
+    ) -> bytes:
+        lines = [f"{method} {path} HTTP/1.1", f"Content-Length: {len(body or b'')}"]
+        lines += [f"{name}: {value}" for name, value in {**self._fields, **fields}.items()]
+        return "\r\n".join((*lines, "", "")).encode() + (body or b"")
 
     def _once(self, method: str, request: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
         if self._socket is None:
@@ -220,6 +271,8 @@ class Client:
         try:
             body = json.loads(data)
             code, what = body.get("code", "G708"), body["error"]
+            if isinstance(what, dict):  # as the addresses of the OpenAI API say it
+                code, what = what.get("code", "G708"), what["message"]
         except _NOT_AN_ANSWER:
             code, what = "G712", f"The server answered {status} without a reason."
         return Problem(code, what, where=self.url, tries=[f"genba explain {code}"])

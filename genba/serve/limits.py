@@ -25,10 +25,15 @@ class Limits:
     request_images: int = 64  # the same for a package that takes images
     queue_rows: int = 8_192  # predictions that may wait for one package
     queue_bytes: int = 64 * 1_024 * 1_024  # and the size of their requests
+    queue_talks: int = 256  # answers that may wait for one language model
+    queue_tokens: int = 262_144  # and how many tokens they may have, prompts included
+    talk_bytes: int = 4 * 1_024 * 1_024  # of one request to a language model
+    silent_s: float = 30.0  # a language model that writes nothing for so long is stuck
     batch_rows: int = 256  # predictions computed at once, unless one request has more
     batch_images: int = 16  # images computed at once, whatever a request has
     batch_share: float = 0.05  # of the deadline that one batch may take, if it has several rows
     deadline_s: float = 5.0  # from a request to its answer; beyond it the answer is 504
+    talk_s: float = 120.0  # the same of a language line: a long answer takes its time
     longest_deadline_s: float = 300.0  # that a client may ask for
     feedback_rows: int = 10_000
     mask_bytes: int = 4 * 1_024 * 1_024  # of one mask in feedback, as base64 text

@@ -15,7 +15,7 @@ from typing import Any, Final
 from genba.core.ids import new_id
 from genba.core.keys import Key
 from genba.core.resolve import resolve
-from genba.data.feedback import receive
+from genba.data.feedback import Sender, receive
 from genba.serve.access.callers import Access, Rules, check_bind, is_loopback, parse_origin
 from genba.serve.access.keywatch import KeyWatch
 from genba.serve.access.tls import server_context
@@ -126,7 +126,9 @@ class Server:
             self._access,
             self._metrics,
             self._lines,
-            lambda line, rows: receive(store, line, rows, source="api"),
+            lambda line, rows, caller: receive(
+                store, line, rows, source=Sender(source="api", caller=caller) if caller else "api"
+            ),
         )
         self._marker = Marker(store.path / MARKS, self._id)
         self._deployments = Deployments(
@@ -245,6 +247,8 @@ class Server:
             self._metrics.tracing.stop()
         self._app.close()
         self._floor.pool.close()
+        for line in self._lines.values():
+            line.close()
         self._marker.close()
 
     def _take_keys(self, keys: Mapping[str, Key]) -> None:
@@ -278,6 +282,8 @@ class Server:
         self._garbage.look(now, idle=not self._app.busy)
         for connection in [c for c in self._app.connections if 0 < c.deadline < now]:
             connection.expire()
+        for connection in list(self._app.connections):
+            connection.probe()
 
     def _expire(self) -> None:
         """Give up on requests that are past their deadline."""

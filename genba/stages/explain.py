@@ -23,9 +23,16 @@ from genba.stages.tune import values
 from genba.store.captures import DIGEST
 from genba.store.home import Store
 
-_KINDS: Final = {"FP32": np.float32, "INT64": np.int64, "UINT8": np.uint8, "BOOL": np.bool_}
+_KINDS: Final = {
+    "FP32": np.float32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "BOOL": np.bool_,
+    "BYTES": np.object_,
+}
+_LEFT_OUT: Final = frozenset({"parameter", "given"})  # inputs that a request need not have
 #: Columns of a dataset by which a person finds a row again, those that it has.
-_FOUND: Final = ("entity", "time", "label", "split", "name", "digest")
+_FOUND: Final = ("entity", "time", "label", "split", "name", "digest", "text", "answer")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +47,10 @@ class Case:
     entity: str | None = None
     time: int | None = None
     split: str | None = None
-    name: str | None = None  # of the image file
+    name: str | None = None  # of the image file; of a text, where it came from
     digest: str | None = None  # of its bytes
+    text: str | None = None  # of a conversation: what was asked
+    answer: str | None = None  # and what was to be answered
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +105,8 @@ def explain(store: Store, package_id: str, tensors: Tensors, *, neighbours: int 
         explanation = task.explain(
             _with_parameters(engine.run, given, manifest), given, manifest.settings
         )
-        looks = task.embed(given, engine.run(given), manifest.settings)
+        made = engine.run(given) if task.embeds_answers else {}
+        looks = task.embed(given, made, manifest.settings)
     finally:
         engine.close()
     cases, unlike = _nearest(store, package, looks, neighbours)
@@ -116,7 +126,7 @@ def given_tensors(manifest: Manifest, row: Mapping[str, Any]) -> dict[str, Array
     return {
         tensor.name: _given(tensor, manifest, row)
         for tensor in manifest.signature.inputs
-        if tensor.role != "parameter" or row.get(tensor.name) is not None
+        if tensor.role not in _LEFT_OUT or row.get(tensor.name) is not None
     }
 
 

@@ -9,23 +9,28 @@ published. Who is chosen has been held against the reference on the whole test s
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
+from genba.catalog import DRILLS
 from genba.core.codec import encode
 from genba.core.line import Limits
 from genba.core.problem import Problem
 from genba.core.protocols import Array, Device, Engine, JsonObject, Predict, View
 from genba.core.resolve import installed, resolve
+from genba.core.talk import Talks
 from genba.core.task import Model, Parity, Scores, Task
-from genba.core.values import Measure
+from genba.core.values import EngineChoice, Measure
 from genba.data.view import DatasetView
+from genba.edge.package import GGUF
 from genba.learn.models import load_model
 from genba.runs.stage import StageContext
+from genba.stages import retrieval
 from genba.stages.agreement import Agreement, Compared
+from genba.stages.draft import as_served, drafted, files_around
 from genba.stages.gates import judge
 from genba.stages.optimize_forms import AS_EXPORTED, Forms, calibration, lowered
 from genba.stages.samples import affordable, chosen, in_chunks, spread
@@ -34,10 +39,12 @@ from genba.targets.probe import probe
 _SAMPLE_ROWS: Final = 512
 _SAMPLE_BYTES: Final = 8 << 20  # some fifty images
 _SCREENED_BYTES: Final = 16 << 20  # some hundred images, or some hundred thousand rows of a table
-_NEVER_CHOSEN: Final = frozenset({"faulty"})
 _UNABLE: Final = "G601"
+_SCREENED_TEXTS: Final = 24  # conversations; each is read token by token
+_SAMPLE_TEXTS: Final = 16
 _LAST: Final = 1_000  # lowered graphs are tried after every setting of the graph as exported
-_REFUSALS: Final = frozenset({_UNABLE, "G607", "G611", "G901"})  # of an engine, not of the run
+#: Of an engine, not of the run; the last three are of language models.
+_REFUSALS: Final = frozenset({_UNABLE, "G607", "G611", "G901", "G640", "G641", "G643"})
 #: Seconds for measuring; on an overloaded machine the last candidates are left out, and it says so.
 _MEASURING_S: Final = 30.0
 _ROOM: Final = 1.1  # suggest limits a tenth above what was measured: the next run differs a little
@@ -98,6 +105,7 @@ class Exported:
     model: Model
     view: View
     reference: Predict
+    around: Callable[[Engine], Engine]  # an engine with what its package puts around it
 
 
 def optimize(context: StageContext) -> dict[str, Any]:
@@ -119,11 +127,19 @@ def optimize(context: StageContext) -> dict[str, Any]:
     result: dict[str, Any] = {"onnx": store.blobs.put(graph), "machine": encode(probe())}
 
     candidates = _candidates(line.target.engines, forms)
-    exported = Exported(task=task, model=model, view=view, reference=task.reference(model))
+    exported = Exported(
+        task=task,
+        model=model,
+        view=view,
+        reference=task.reference(model),
+        around=_around(context, task, model, view),
+    )
     try:
         context.progress.step("comparing every engine with the reference on the test set")
         whole = _screen(exported, candidates)
-        rows = affordable(task.signature(model.settings), _SAMPLE_BYTES, _SAMPLE_ROWS)
+        talks = graph.startswith(GGUF)
+        most = _SAMPLE_TEXTS if talks else _SAMPLE_ROWS
+        rows = affordable(task.signature(model.settings), _SAMPLE_BYTES, most)
         sample = spread(task, view, "test", model.settings, rows)
         _measure(context, device, candidates, sample)
         settled = _settle(context, device, exported, candidates, sample, whole)
@@ -135,12 +151,13 @@ def optimize(context: StageContext) -> dict[str, Any]:
         for candidate in candidates:
             if candidate.runtime is not None:
                 candidate.runtime.close()
-    verdict = judge(line.gates, scores.measures)
+    found = {**scores.measures, **retrieval.gated(store, line, context.progress)}
+    verdict = judge(line.gates, {**best.measures, **found})
     result |= {
         "onnx": store.blobs.put(forms.of(best.form) or graph),
         "engine": {"name": best.engine, "settings": dict(best.settings)},
         "candidates": [c.to_json() for c in candidates],
-        "reevaluated": encode(scores.measures),
+        "reevaluated": encode(found),
         "verdict": encode(verdict),
     }
     if not verdict.passed:
@@ -153,7 +170,8 @@ def _candidates(asked: Sequence[str], forms: Forms) -> list[Candidate]:
 
     An engine that cannot run the graph (G601) is one candidate: its other settings change nothing.
     """
-    names = asked or [name for name in installed("engine") if name not in _NEVER_CHOSEN]
+    names = asked or [name for name in installed("engine") if name not in DRILLS]
+    names = [name for name in names if _reads(resolve("engine", name), forms)] or list(names)
     cores = probe().whole_cores
     offers = [
         (place, Candidate(engine=name, settings=settings))
@@ -184,6 +202,25 @@ def _candidates(asked: Sequence[str], forms: Forms) -> list[Candidate]:
     return found
 
 
+def _around(
+    context: StageContext, task: Task, model: Model, view: View
+) -> Callable[[Engine], Engine]:
+    """Return what puts around an engine what its package will."""
+
+    def around(engine: Engine) -> Engine:
+        files = files_around(context, task, model)
+        draft = drafted(context, task, model, view, EngineChoice(name=engine.name))
+        return as_served(draft, files, engine)
+
+    return around
+
+
+def _reads(kind: Any, forms: Forms) -> bool:
+    """Say whether an engine is for what was exported: a language model, or a graph."""
+    graph = forms.of(AS_EXPORTED) or b""
+    return hasattr(kind, "ask") == graph.startswith(GGUF)
+
+
 def _screen(exported: Exported, candidates: list[Candidate]) -> bool:
     """Compare every engine with the reference, decision by decision.
 
@@ -192,8 +229,9 @@ def _screen(exported: Exported, candidates: list[Candidate]) -> bool:
         would take long for each of many candidates.
     """
     task, view, settings = exported.task, exported.view, exported.model.settings
-    total = view.count("test")
-    most = affordable(task.signature(settings), _SCREENED_BYTES, total)
+    signature, total = task.signature(settings), view.count("test")
+    texts = any(tensor.role == "text" for tensor in signature.inputs)
+    most = affordable(signature, _SCREENED_BYTES, min(total, _SCREENED_TEXTS) if texts else total)
     if whole := most >= total:
         parts = in_chunks(task, view, "test", settings)
     else:
@@ -233,6 +271,11 @@ def _judged(exported: Exported, best: Candidate, *, whole: bool) -> Scores | Non
         None when it does not decide as the reference after all; it is refused then.
     """
     assert best.runtime is not None
+    if isinstance(best.runtime, Talks):
+        # What it writes is not what the reference writes, word by word; that both think alike of
+        # given answers was seen on some of them. It is judged as it will be served: with rails.
+        served = exported.around(best.runtime)
+        return exported.task.score(served.run, exported.view, "test", exported.model.settings)
     agreement = Agreement(exported.task)
     run = Compared(best.runtime.run, exported.reference, agreement)
     predict: Predict = best.runtime.run if whole else run

@@ -4,6 +4,8 @@ The manifest names every file by digest and the package is named by the digest o
 a package cannot change: a new model, engine or threshold is a new package.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,19 +22,24 @@ from genba.data.view import DatasetView
 from genba.edge.package import (
     CARD_FILE,
     CASES_FILE,
-    FORMAT,
+    GGUF,
     MANIFEST_FILE,
     MODEL_FILE,
     SAMPLE_FILE,
     SIGNATURE_FILE,
+    TALK_FILE,
     LoadedPackage,
     encode_manifest,
     load,
 )
+from genba.edge.predict import open_engine
 from genba.edge.signature import encode_signature
+from genba.edge.texts import pack
 from genba.learn.models import load_model
 from genba.runs.stage import StageContext
+from genba.stages import documents
 from genba.stages.card import model_card
+from genba.stages.draft import drafted, files_around
 from genba.stages.hindsight import looks_back
 from genba.stages.samples import affordable, by_label, chosen, spread
 from genba.store import io
@@ -59,41 +66,29 @@ def package(context: StageContext) -> dict[str, Any]:
     choice = EngineChoice(**inputs["optimize"]["engine"])
     signature = task.signature(model.settings)
     graph = store.blobs.read(inputs["optimize"]["onnx"])
-    engine: Engine = resolve("engine", choice.name)(graph, choice.settings)
+    files = {
+        **files_around(context, task, model),
+        TALK_FILE if graph.startswith(GGUF) else MODEL_FILE: graph,
+        CARD_FILE: canonical_json(model_card(context, model, signature, choice)),
+    }
+    draft = drafted(context, task, model, view, choice)
+    # Opened as a server will open it: with everything around the graph that is in the package.
+    engine = open_engine(LoadedPackage(id="", manifest=draft, files=files))
     try:
         context.progress.step("recording what watching compares with")
         drift = task.drift_reference(engine.run, view, model.settings)
-        golden = _golden(task, engine, view, model)
+        files[SAMPLE_FILE] = _golden(task, engine, view, model)
         context.progress.step("keeping known cases for explanations")
-        cases = _cases(task, engine, view, model)
+        files[CASES_FILE] = _cases(task, engine, view, model)
     finally:
         engine.close()
-    files = {
-        MODEL_FILE: graph,
-        SAMPLE_FILE: golden,
-        CASES_FILE: cases,
-        CARD_FILE: canonical_json(model_card(context, model, signature, choice)),
-    }
-    manifest = Manifest(
-        format=FORMAT,
-        line=line.name,
-        task=line.task,
-        model=str(inputs["train"]["model"]),
-        run=context.run,
-        dataset=str(inputs["prepare"]["dataset"]),
-        engine=choice,
-        signature=signature,
-        settings={
-            **model.settings,
-            "corrections": list(task.corrections(view.classes)),
-            "drift": {**drift, "hindsight": looks_back(task)},
-        },
-        entities=view.entities,
-        classes=view.classes,
-        files={n: PackageFile(digest=store.blobs.put(f), size=len(f)) for n, f in files.items()},
+    manifest = replace(
+        draft,
         verdict=decode(Verdict, inputs["optimize"]["verdict"]),
+        settings={**draft.settings, "drift": {**drift, "hindsight": looks_back(task)}},
+        files={n: PackageFile(digest=store.blobs.put(f), size=len(f)) for n, f in files.items()},
     )
-    made = _record(store, manifest)
+    made = record_package(store, manifest, documents.made_of(store, line.name, files))
     return {
         "package": made.id,
         "manifest": made.id,
@@ -124,8 +119,16 @@ def export_package(store: Store, package_id: str, folder: Path) -> LoadedPackage
     return loaded
 
 
-def _record(store: Store, manifest: Manifest) -> LoadedPackage:
-    """Write the manifest, record and sign the package, and load it as a server will."""
+def record_package(
+    store: Store, manifest: Manifest, of: Sequence[tuple[str, str]] = ()
+) -> LoadedPackage:
+    """Write the manifest, record and sign the package, and load it as a server will.
+
+    Args:
+        store: Where it goes.
+        manifest: Its files are in the store.
+        of: What it was made from besides model and dataset, as (kind, id).
+    """
     package_id = store.blobs.put(encode_manifest(manifest))
     loaded = load(store.blobs.read(package_id), store.blobs.read, expect=package_id)
     store.ledger.record(
@@ -133,7 +136,7 @@ def _record(store: Store, manifest: Manifest) -> LoadedPackage:
         package_id,
         encode(loaded.manifest),
         line=manifest.line,
-        inputs=[("model", manifest.model), ("dataset", manifest.dataset)],
+        inputs=[("model", manifest.model), ("dataset", manifest.dataset), *of],
     )
     sign_package(store, manifest.line, package_id)
     return loaded
@@ -146,7 +149,8 @@ def _golden(task: Task, engine: Engine, view: View, model: Model) -> bytes:
     outputs = engine.run(inputs)
     named = {f"input.{name}": tensor for name, tensor in inputs.items()}
     named |= {f"output.{name}": tensor for name, tensor in outputs.items()}
-    return save({name: np.ascontiguousarray(tensor) for name, tensor in named.items()})
+    plain = {name: pack(t) if t.dtype == object else t for name, t in named.items()}
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in plain.items()})
 
 
 def _cases(task: Task, engine: Engine, view: View, model: Model) -> bytes:
@@ -159,7 +163,7 @@ def _cases(task: Task, engine: Engine, view: View, model: Model) -> bytes:
     for split, at in by_label(view, ("train", "calibrate"), rows).items():
         for samples in chosen(task, view, split, model.settings, at):
             if len(samples.row):
-                made = engine.run(samples.tensors)
+                made = engine.run(samples.tensors) if task.embeds_answers else {}
                 embedding.append(task.embed(samples.tensors, made, model.settings))
                 row.append(samples.row)
                 label.append(samples.label)

@@ -7,17 +7,18 @@ here: the stages themselves are named by their addresses.
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from genba.catalog import LIBRARIES
+from genba.catalog import DRILLS, LIBRARIES
 from genba.core import tuning
 from genba.core.codec import decode, encode
 from genba.core.problem import Problem
 from genba.core.resolve import address, names, resolve
 from genba.core.values import Manifest
+from genba.data.documents.held import AROUND, held
 from genba.data.sources import source_of
+from genba.runs.executor import find_function
 from genba.runs.stage import StageContext
+from genba.stages.carry import student_in_service
 from genba.targets.probe import fingerprint
-
-_DRILLS = frozenset({"faulty"})  # engines that a line never chooses
 
 
 def task_code(task: str) -> tuple[str, ...]:
@@ -62,7 +63,8 @@ def train_config(context: StageContext) -> dict[str, Any]:
     line = context.line
     return {
         "task": line.task,
-        "options": encode(line.options),
+        # What is read into the package, long after the model is trained.
+        "options": {k: v for k, v in encode(line.options).items() if k not in AROUND},
         "data": encode(line.data),
         "train": encode(line.train),
         "gates": encode(line.gates),
@@ -89,12 +91,28 @@ def optimize_config(context: StageContext) -> dict[str, Any]:
         "gates": encode(context.line.gates),
         "engines": engine_versions(context.line.target.engines),
         "machine": fingerprint(),
+        **_around(context),
     }
 
 
 def package_config(context: StageContext) -> dict[str, Any]:
     """Return what decides a package, besides what goes into it."""
-    return {"name": context.line.name}
+    return {"name": context.line.name, **_around(context)}
+
+
+def _around(context: StageContext) -> dict[str, str]:
+    """Return what decides the files around a model: documents, a student; nothing without them.
+
+    What reads documents is imported for lines that have some.
+    """
+    found = {}
+    student = student_in_service(context.store, context.line.name)
+    if student is not None:
+        found["student"] = student
+    if held(context.store, context.line):
+        digest: Any = find_function("genba.stages.documents:digest_for")
+        found["documents"] = str(digest(context.store, context.line))
+    return found
 
 
 def engine_versions(chosen: tuple[str, ...] = ()) -> dict[str, str]:
@@ -112,7 +130,7 @@ def engine_versions(chosen: tuple[str, ...] = ()) -> dict[str, str]:
     found = {}
     for name in names("engine"):
         try:
-            if name not in _DRILLS:
+            if name not in DRILLS:
                 found[name] = _engine_version(name)
         except Problem:
             continue

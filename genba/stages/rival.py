@@ -9,11 +9,12 @@ import numpy as np
 from genba.core import tuning
 from genba.core.codec import decode
 from genba.core.protocols import Array, Engine, JsonObject, Predict, Tensors
-from genba.core.resolve import resolve
 from genba.core.task import Comparison, Scores, Task
 from genba.core.values import Manifest, Signature
 from genba.data.live import ORIGIN as LIVE
 from genba.data.view import DatasetView
+from genba.edge.package import LoadedPackage
+from genba.edge.predict import open_engine
 from genba.runs.stage import StageContext
 from genba.stages.tune import values
 from genba.store.home import Store
@@ -98,8 +99,8 @@ def _on_every_window(task: Task, rival: Rival, view: DatasetView, mine: Mine) ->
 
 
 def _rival(store: Store, package: str, manifest: Manifest, entities: tuple[str, ...]) -> Rival:
-    graph = store.blobs.read(manifest.files["model.onnx"].digest)
-    engine: Engine = resolve("engine", manifest.engine.name)(graph, manifest.engine.settings)
+    files = {name: store.blobs.read(file.digest) for name, file in manifest.files.items()}
+    engine = open_engine(LoadedPackage(id=package, manifest=manifest, files=files))
     tuned = values(store, package, manifest)
     return Rival(
         manifest=manifest,

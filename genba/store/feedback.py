@@ -88,6 +88,10 @@ class FeedbackTable:
                 connection.execute(tables.feedback.insert(), plain)
         return event
 
+    def get(self, id: str) -> FeedbackRow | None:
+        """Return a row by its id, None where there is none."""
+        return next(iter(self._select(_ROW.id == id)), None)
+
     def by_prediction(self, prediction: str) -> list[FeedbackRow]:
         """Return everything that was said about a prediction, oldest first."""
         return self._select(_ROW.prediction == prediction)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from genba.core import keys
 from genba.core.codec import nearest
@@ -23,6 +23,7 @@ class Grant:
 
     scopes: tuple[str, ...]
     lines: tuple[str, ...] = ()  # none named: every line
+    access: tuple[str, ...] = ()  # tags of documents that an assistant may answer from
     days: float | None = None  # until it expires
     rate: float | None = None  # requests per second
     concurrent: int | None = None  # requests at the same time
@@ -48,7 +49,7 @@ def add_key(ledger: Ledger, name: str, grant: Grant, *, by: str, now_ms: int) ->
     check_name(name, "key")
     _check(grant)
     id, token = keys.new_token()
-    body = {
+    body: dict[str, Any] = {
         "name": name,
         "digest": keys.token_digest(token.encode()),
         "scopes": sorted(set(grant.scopes)),
@@ -58,6 +59,8 @@ def add_key(ledger: Ledger, name: str, grant: Grant, *, by: str, now_ms: int) ->
         "concurrent": grant.concurrent,
         "by": by,
     }
+    if grant.access:
+        body["access"] = sorted({check_name(tag, "tag") for tag in grant.access})
     event = ledger.append(keys.ADDED, body, subject=id, key=f"{keys.ADDED}:{id}", now_ms=now_ms)
     return keys.fold([event])[id], token
 

@@ -21,6 +21,7 @@ from genba.core.protocols import JsonObject, Tensors
 from genba.core.resolve import resolve
 from genba.core.values import Measure
 from genba.edge.tensors import read_tensors
+from genba.edge.texts import pack, unpack
 
 _LENGTH: Final = struct.Struct("<Q")
 _KIB_PER_MIB: Final = 1024
@@ -28,13 +29,15 @@ _TIMEOUT_S: Final = 120.0
 _SINGLES: Final = 50
 _SAMPLE_ROWS: Final = 64
 _SAMPLE_IMAGES: Final = 16  # as many as the server computes at once
+_SAMPLE_TEXTS: Final = 4  # answered at the same time
 _IMAGE_AXES: Final = 4
 
 
 def memory_mib(engine: str, settings: JsonObject, model: bytes, tensors: Tensors) -> Measure:
     """Return how much memory a package adds to a Python process with numpy, at its peak.
 
-    The runtime's library, the graph and the buffers of batches of 1 and 64 rows (16 images) count.
+    The runtime's library, the graph and the buffers of batches of 1 and 64 rows (16 images, 4
+    conversations) count.
 
     Args:
         engine: Name of the engine in the catalog.
@@ -46,9 +49,14 @@ def memory_mib(engine: str, settings: JsonObject, model: bytes, tensors: Tensors
         Problem: G607 when the process that measures dies or takes too long.
     """
     has_images = any(np.ndim(tensor) == _IMAGE_AXES for tensor in tensors.values())
-    most = _SAMPLE_IMAGES if has_images else _SAMPLE_ROWS
-    samples = {name: np.ascontiguousarray(t[:most]) for name, t in tensors.items()}
-    order = json.dumps({"engine": engine, "settings": dict(settings)}).encode()
+    texts = sorted(name for name, tensor in tensors.items() if tensor.dtype == object)
+    most = _SAMPLE_IMAGES if has_images else _SAMPLE_TEXTS if texts else _SAMPLE_ROWS
+    samples = {
+        name: np.ascontiguousarray(pack(t[:most]) if name in texts else t[:most])
+        for name, t in tensors.items()
+    }
+    asked = {"engine": engine, "settings": dict(settings), "texts": texts}
+    order = json.dumps(asked).encode()
     frames = b"".join(_LENGTH.pack(len(f)) + f for f in (order, model, save(samples)))
     try:
         done = subprocess.run(
@@ -68,12 +76,13 @@ def memory_mib(engine: str, settings: JsonObject, model: bytes, tensors: Tensors
 def main(source: BinaryIO) -> dict[str, Any]:
     """Load the engine that arrives on `source`, use it, and return the growth at the peak."""
     order, model, samples = (_frame(source) for _ in range(3))
-    tensors = read_tensors(samples)
-    before = _status_mib("VmRSS")
     asked = json.loads(order)
+    packed = read_tensors(samples)
+    tensors = {n: unpack(t) if n in asked.get("texts", ()) else t for n, t in packed.items()}
+    before = _status_mib("VmRSS")
     engine = resolve("engine", asked["engine"])(model, asked["settings"])
     first = {name: tensor[:1] for name, tensor in tensors.items()}
-    for _ in range(_SINGLES):
+    for _ in range(1 if asked.get("texts") else _SINGLES):
         engine.run(first)
     engine.run(tensors)
     return {"memory_mib": round(_status_mib("VmHWM") - before, 2)}

@@ -9,11 +9,13 @@ from typing import Any, ClassVar, Final, Protocol, runtime_checkable
 from genba.core.digest import digest_bytes, digest_json
 from genba.core.line import Limits
 from genba.core.protocols import Engine, JsonObject, Tensors
+from genba.core.talk import Talks
 from genba.core.values import Measure
 from genba.targets.cost import DeviceFile, energy_mj, read_device
 from genba.targets.footprint import memory_mib
 from genba.targets.measure import timings
 from genba.targets.probe import load_average, probe
+from genba.targets.talk import per_thousand, talk_timings
 
 _UNITS: Final = {"latency_ms_p99": "ms", "memory_mib": "MiB", "energy_mj": "mJ"}
 _TIMES: Final = 10  # above this factor a percentage says nothing
@@ -60,12 +62,17 @@ class ThisMachine:
 
         Returns:
             `latency_ms_p50`, `latency_ms_p99`, `cpu_ms`, `energy_mj` (modelled), `rows_per_s`,
-            `load`, and `memory_mib` when the engine can be made again in another process.
+            `load`, and `memory_mib` when the engine can be made again in another process. Of a
+            language model see `genba.targets.talk`.
 
         Raises:
             Problem: G607 when the process that measures memory fails.
         """
-        found = timings(engine, tensors, seconds=self._seconds)
+        if isinstance(engine, Talks):
+            found = talk_timings(engine, tensors)
+            found |= per_thousand(found)
+        else:
+            found = timings(engine, tensors, seconds=self._seconds)
         found["energy_mj"] = energy_mj(found["cpu_ms"], self._device.watts_per_core)
         if isinstance(engine, _Repeatable):
             found["memory_mib"] = self._memory_of(engine, tensors)

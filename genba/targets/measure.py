@@ -16,6 +16,14 @@ from genba.targets.probe import load_average
 # 1 - 2 * 0.5**6), with no assumption about how noisy the machine is.
 REPEATS: Final = 6
 BATCH_ROWS: Final = 64
+#: What is known of a package only once an engine was measured on the target; may be gates too.
+MEASURED_LATER: Final = frozenset(
+    {
+        *("latency_ms_p50", "latency_ms_p99", "cpu_ms", "energy_mj", "memory_mib", "rows_per_s"),
+        *("first_token_ms", "tokens_per_s", "tokens_per_s_together"),
+        *("joules_per_1k_tokens", "cost_usd_per_1k_tokens"),
+    }
+)
 _FEWEST_ROWS: Final = 4
 _BATCH_S: Final = 0.1  # a batch that takes longer is made smaller: images come by the few
 _WARM_UP_CALLS: Final = 30

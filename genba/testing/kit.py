@@ -5,24 +5,39 @@ package brings it along as a static method `example(folder)` that writes a littl
 folder and returns, for a task, the line that reads it, and for a source its address.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from genba.core.codec import nearest
 from genba.core.problem import Problem
-from genba.core.resolve import names
-from genba.testing.checks import CheckResult
-from genba.testing.engines import check_engine
+from genba.core.protocols import JsonObject
+from genba.core.resolve import names, resolve
+from genba.testing.checks import CheckResult, Checks, run_checks
+from genba.testing.engines import engine_checks
 from genba.testing.sources import check_source
+from genba.testing.talks import talks_checks
 from genba.testing.targets import check_target
 from genba.testing.tasks import check_task
 
-#: What wraps another entry needs to be told which; these are the settings that do.
-WRAPPED: Final = {
+#: With which settings an engine is checked, where not with what it offers itself. What wraps
+#: another entry needs to be told which.
+WRAPPED: Final[Mapping[str, Sequence[JsonObject]]] = {
     "faulty": [
         {"engine": "onnxruntime", "settings": {"precision": "float32"}, "after": 1_000_000_000}
-    ]
+    ],
+    # Exact numbers, and threads that do not wait for each other on a busy machine.
+    "llama-cpp": [{"threads": 1}],
+    "openvino-talk": [
+        {"weights": "f32", "cache": "f32"},
+        {"weights": "f16"},
+        {"weights": "int8"},
+        {"weights": "q8_0"},
+        {"weights": "int4"},
+    ],
 }
+
+#: Language models that say what a script or others tell them: their own tests have those.
+_ELSEWHERE: Final = frozenset({"speller", "upstream"})
 
 #: The kinds that have a contract.
 CHECKED: Final = ("task", "engine", "source", "target")
@@ -46,7 +61,7 @@ def check(kind: str, name: str, address: str = "") -> tuple[CheckResult, ...]:
     """
     checks: dict[str, Callable[[], tuple[CheckResult, ...]]] = {
         "task": lambda: check_task(name),
-        "engine": lambda: check_engine(name, WRAPPED.get(name)),
+        "engine": lambda: run_checks(checks_of_engine(name)),
         "source": lambda: check_source(name, address),
         "target": lambda: check_target(name),
     }
@@ -57,6 +72,14 @@ def check(kind: str, name: str, address: str = "") -> tuple[CheckResult, ...]:
     except Exception as error:  # noqa: BLE001  # whatever foreign code raises is the finding
         reason = f"{type(error).__name__}: {error}"
         return (CheckResult(name="can be loaded and made ready", passed=False, reason=reason),)
+
+
+def checks_of_engine(name: str) -> Checks:
+    """Return the checks of an engine by name, of graphs or of language models."""
+    if name in _ELSEWHERE:
+        return {}
+    talks = hasattr(resolve("engine", name), "ask")
+    return (talks_checks if talks else engine_checks)(name, WRAPPED.get(name))
 
 
 def kind_of(name: str) -> str:

@@ -107,6 +107,7 @@ class Doubler:
         self.curve = Curve({1: seconds, batch_rows: seconds})
         self.runners = runners
         self.schema = SCHEMA
+        self.talks = None
         self.batches: list[list[float]] = []
         self.threads: set[int] = set()
         self.closed = 0

@@ -118,7 +118,7 @@ def _outcome(subject: Subject) -> None:
     served = _served(subject)
     words = subject.task.corrections(subject.view.classes)
     for row in range(min(8, len(served.samples.row))):
-        answer = {name: value[row].tolist() for name, value in served.outputs.items()}
+        answer = {name: np.asarray(v[row]).tolist() for name, v in served.outputs.items()}
         for word in words:
             label = subject.task.label(word, subject.view.classes)
             found = subject.task.outcome(answer, label, served.settings)
@@ -201,7 +201,7 @@ def _captured(subject: Subject, tensors: Tensors) -> Tensors:
     return {
         name: np.asarray(columns["image"])[: len(tensor)] if roles[name] == "image" else tensor
         for name, tensor in tensors.items()
-        if roles[name] in ("feature", "image", "parameter")
+        if roles[name] in ("feature", "image", "text", "parameter")
     }
 
 

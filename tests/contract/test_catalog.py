@@ -8,7 +8,7 @@ import pytest
 from genba.core.resolve import installed, names
 from genba.testing.checks import CheckFailed
 from genba.testing.engines import engine_checks
-from genba.testing.kit import WRAPPED
+from genba.testing.kit import checks_of_engine
 from genba.testing.sources import check_source, source_checks
 from genba.testing.subject import Subject, prepared
 from genba.testing.targets import target_checks
@@ -17,7 +17,7 @@ from genba.testing.tasks import task_checks
 ENGINES = [
     pytest.param(check, id=f"{name}: {title}")
     for name in installed("engine")
-    for title, check in engine_checks(name, WRAPPED.get(name)).items()
+    for title, check in checks_of_engine(name).items()
 ]
 TARGETS = [
     pytest.param(check, id=f"{name}: {title}")

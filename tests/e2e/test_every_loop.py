@@ -52,10 +52,11 @@ class Place:
     @classmethod
     def make(cls, name: str, folder: Path) -> "Place":
         task: Task = resolve("task", name)()
+        example = task.example(folder)
         line = replace(
-            task.example(folder),
+            example,
             name=LINE,
-            target=Target(engines=("onnxruntime",)),
+            target=example.target if example.target.engines else Target(engines=("onnxruntime",)),
             rollout=Rollout(
                 decide="auto",
                 canary=0.5,
@@ -143,7 +144,7 @@ class Traffic:
         if disturbed:
             tensors = dict(self.place.task.disturbed(tensors))
         by_name = bool(entities) and "entity" in tensors
-        given = {n: t for n, t in tensors.items() if n not in ("time", "entity")}
+        given = {n: t for n, t in tensors.items() if n not in ("time", "entity", "given")}
         answer = self.client.infer(LINE, given, entities=entities if by_name else None, times=times)
         self.sent += len(times)
         self.predictions += answer.predictions

@@ -117,10 +117,9 @@ def test_tls_needs_both_files(here: Path) -> None:
     settings = both.settings(here, 443)
     assert settings.tls is not None
     assert settings.url == "https://127.0.0.1:443"
-    assert (
-        up._protocols(settings) == "Open Inference Protocol, HTTP over TLS; gRPC over TLS on port 5"
-    )
-    assert up._protocols(Settings()) == "Open Inference Protocol, HTTP"
+    spoken = "Open Inference Protocol, and OpenAI for lines of language, HTTP"
+    assert up._protocols(settings) == f"{spoken} over TLS; gRPC over TLS on port 5"
+    assert up._protocols(Settings()) == spoken
 
 
 def test_it_says_who_may_ask(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

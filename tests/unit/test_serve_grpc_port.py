@@ -38,6 +38,9 @@ class Line:
         self.calls: list[Any] = []
         self.answer: Callable[[Any], None] = lambda call: call.answer(b"done")
 
+    def services(self) -> list[Any]:
+        return []
+
     def ask(self, call: Any, version: str | None, read: Any) -> None:
         self.calls.append(call)
         self.answer(call)

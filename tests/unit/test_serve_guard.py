@@ -172,8 +172,9 @@ def test_how_much_memory_packages_may_take() -> None:
 def test_what_a_leak_is(monkeypatch: pytest.MonkeyPatch, sizes: list[float], leaked: int) -> None:
     seen = iter(int(size * 2**20) for size in sizes)
     monkeypatch.setattr(trial, "resident_bytes", lambda: next(seen))
-    monkeypatch.setattr(trial, "zeros", lambda model, rows: {"x": np.zeros((rows, 1))})
-    model: Any = SimpleNamespace(batch_rows=4, batch_seconds=0.01, run=lambda tensors, rows: None)
+    monkeypatch.setattr(trial, "short", lambda model, rows: {"x": np.zeros((rows, 1))})
+    run = {"batch_rows": 4, "batch_seconds": 0.01, "talks": None}
+    model: Any = SimpleNamespace(run=lambda tensors, rows: None, **run)
     found = trial.leaked_bytes(model, seconds=0.4)  # forty runs, ten in each quarter
     assert found == leaked * 2**20 // 10
     assert trial.leaked_bytes(model, seconds=0.05) == 0  # too few to say

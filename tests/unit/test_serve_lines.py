@@ -7,6 +7,7 @@ import pytest
 
 from genba.core.rollout import Placed, Rollout
 from genba.serve.http.responses import Refusal
+from genba.serve.lanes.batch import Lane
 from genba.serve.lanes.placement import Placement
 from genba.serve.limits import Limits
 from genba.testing.clockwork import Asked, World
@@ -131,6 +132,7 @@ def test_the_event_loop_reads_between_two_batches() -> None:
     world = World(Limits(stall_s=0.01), {"a": 0.0})
     world.place(rollout("a"), frozenset())
     lane = world.line._services["a"].lane
+    assert isinstance(lane, Lane)
     real, turns = lane.compute, []
 
     def compute(jobs: Any) -> Any:

@@ -233,7 +233,7 @@ def test_a_key_is_asked_for_everywhere(home: Path, store: Store) -> None:
             for method in r._handlers
         ]
         assert len(paths) > 20
-        alive = {"/", "/v2/health/live"}  # all that a stranger may ask
+        alive = {"/", "/talk", "/v2/health/live"}  # all that a stranger may ask
         for method, path in [*paths, ("GET", "/nothing"), ("OPTIONS", "/v2"), ("DELETE", "/v2")]:
             status = connection_status(client, method, path)
             assert (status == 401) is (path not in alive), f"{method} {path}"

@@ -14,6 +14,7 @@ from genba.edge.images import decode
 from genba.engines.onnxruntime import OnnxRuntime
 from genba.learn import backbone as backbones
 from genba.learn.backbone import lite
+from genba.learn.classes import chosen
 from genba.runs.effort import Effort
 from genba.tasks.vision.classify import example, fit
 from genba.tasks.vision.classify.example import CLASSES
@@ -154,7 +155,7 @@ def test_the_same_seed_gives_the_same_model() -> None:
 
 
 def test_of_many_images_one_part_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "_MANY", 100)
+    monkeypatch.setattr(chosen, "_MANY", 100)
     monkeypatch.setattr(fit, "_FEW", 10)
     view = shapes(each=170)
     settings = {**TASK.derive(view.line, view), "candidates": ["head"]}

@@ -12,11 +12,12 @@ from genba.core.line import Budget, Train
 from genba.core.problem import Problem
 from genba.core.protocols import Array, Tensors
 from genba.core.task import Scores
+from genba.learn.classes import calibrate, heads, words
+from genba.learn.classes.answers import answers
+from genba.learn.classes.chosen import choose
+from genba.learn.classes.compare import compare
+from genba.learn.classes.heads import Head, Lesson
 from genba.learn.proportion import proportion
-from genba.tasks.vision.classify import calibrate, features, heads, schema
-from genba.tasks.vision.classify.compare import compare
-from genba.tasks.vision.classify.heads import Head, Lesson
-from genba.tasks.vision.classify.model import answers
 from genba.tasks.vision.classify.score import score
 from tests.unit.image_view import ImageView
 from tests.unit.shapes import TASK, line, shapes
@@ -71,19 +72,19 @@ def test_an_unknown_candidate_is_refused() -> None:
     ],
 )
 def test_words_become_labels(word: str, label: float) -> None:
-    assert schema.label(word, CLASSES) == label
+    assert words.label(word, CLASSES) == label
 
 
 @pytest.mark.parametrize("word", ["?!", "", "new:", "new:?", "hat"])
 def test_nonsense_is_no_label(word: str) -> None:
     with pytest.raises(Problem, match="G801") as caught:
-        schema.label(word, CLASSES)
+        words.label(word, CLASSES)
     assert caught.value.tries
 
 
 def test_a_near_miss_is_named() -> None:
     with pytest.raises(Problem, match="did you mean Ankle boot"):
-        schema.label("ankel boot", CLASSES)
+        words.label("ankel boot", CLASSES)
 
 
 def test_a_label_judges_an_answer() -> None:
@@ -219,16 +220,16 @@ def test_images_are_chosen_by_class() -> None:
     view = shapes(each=100)
     view.label[view.label == 2] = np.where(np.arange(100) < 40, 2.0, np.nan)
     made = {**TASK.derive(view.line, view), "shots": 0}
-    everything = features.choose(view, "train", made, 10_000, seed=0)
+    everything = choose(view, "train", made, 10_000, seed=0)
     assert np.isfinite(view.label[view.split == "train"][everything.at]).all()
-    some = features.choose(view, "train", made, 60, seed=0)
+    some = choose(view, "train", made, 60, seed=0)
     count = np.bincount(some.label)
     assert count[2] == 20  # a rare class is kept
     assert abs(int(count[0]) - int(count[1])) <= 1
     assert 55 <= len(some.at) <= 75
-    few = features.choose(view, "train", {**made, "shots": 3}, 10_000, seed=0)
+    few = choose(view, "train", {**made, "shots": 3}, 10_000, seed=0)
     assert np.bincount(few.label).tolist() == [3, 3, 3]
-    other = features.choose(view, "train", {**made, "shots": 3}, 10_000, seed=1)
+    other = choose(view, "train", {**made, "shots": 3}, 10_000, seed=1)
     assert few.at.tolist() != other.at.tolist()
 
 

@@ -15,12 +15,13 @@ amount to are lessons (`genba.core.task.Lesson`); in images, with the place that
 """
 
 from genba.data.feedback.files import read_file
-from genba.data.feedback.intake import FeedbackReport, Rejected, receive
+from genba.data.feedback.intake import FeedbackReport, Rejected, Sender, receive
 from genba.data.feedback.labels import effective_labels
 
 __all__ = [
     "FeedbackReport",
     "Rejected",
+    "Sender",
     "effective_labels",
     "read_file",
     "receive",

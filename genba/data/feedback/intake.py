@@ -38,6 +38,14 @@ _BATCH: Final = 1_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sender:
+    """How feedback came, and whose key was shown."""
+
+    source: Source
+    caller: str = ""  # id of the key
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
     """A row that could not be understood, and what to do about it."""
 
@@ -82,7 +90,7 @@ def receive(
     line: str,
     rows: Iterable[Mapping[str, Any]],
     *,
-    source: Source,
+    source: Source | Sender,
     meaning: Meaning | None = None,
     now_ms: int | None = None,
 ) -> FeedbackReport:
@@ -94,7 +102,7 @@ def receive(
         rows: Fields `prediction`, or `entity` and `time` (ISO 8601 or ms); `kind` (label,
             correction, comment), `value`, `author`, `comment`; for images `mask` (an image as
             bytes or base64) or `region` (boxes and polygons as text).
-        source: How they came.
+        source: How they came, and by whose key where one was shown.
         meaning: What values mean; what the task of the line says by default.
         now_ms: Time in ms since 1970 UTC; the machine's clock if not given.
 
@@ -105,6 +113,7 @@ def receive(
         Problem: G810 when the store knows no such line, and what `rows` itself raises.
     """
     means = meaning or meaning_of(store, line)
+    sender = source if isinstance(source, Sender) else Sender(source=source)
     now = time_ns() // 1_000_000 if now_ms is None else now_ms
     counts: Counter[str] = Counter()
     rejected: list[Rejected] = []
@@ -122,7 +131,7 @@ def receive(
         with store.transaction() as connection:
             store.database.lock(connection)  # nobody says the same between check and change
             _judge(store, batch, pairs, means)
-            _store(store, batch, source, len(bad))
+            _store(store, batch, sender, len(bad))
         counts.update(row.status for row in batch.rows)
     return FeedbackReport(
         accepted=counts["accepted"],
@@ -212,7 +221,8 @@ def _judge(
             spoken = opinions(before, meaning.label, numbers=meaning.numbers)
             here[target] = spoken.get(target, {})
             comments |= {(target, r.author, r.comment) for r in before if r.kind == "comment"}
-        status = _status(said, seen, here[target], (target, said.author, said.comment) in comments)
+        told = (target, said.author, said.comment) in comments
+        status = _status((said, seen), here[target], meaning, heard=told)
         if seen and batch.now_ms - seen.received_ms > LATE_AFTER_MS and status == "accepted":
             status = "late"
         row = _row(batch, said, seen, status)
@@ -240,15 +250,18 @@ def _before(store: Store, line: str, target: Target) -> list[FeedbackRow]:
     return [row for row in rows if row.line == line and row.time_ms is None]
 
 
-def _status(said: Said, seen: Seen | None, others: Mapping[str, Opinion], heard: bool) -> Status:
+def _status(
+    pair: tuple[Said, Seen | None], others: Mapping[str, Opinion], meaning: Meaning, *, heard: bool
+) -> Status:
+    said, seen = pair
     own = others.get(said.author)
     agrees = own is not None and own.label == said.label and _mask(said) in (None, own.mask)
     if heard if said.kind == "comment" else agrees:
         return "duplicate"
     if seen is None:
         return "unknown"
-    if said.kind != "comment" and any(
-        o.label != said.label for author, o in others.items() if author != said.author
+    if said.label is not None and any(
+        meaning.against(o.label, said.label) for a, o in others.items() if a != said.author
     ):
         return "contradictory"
     return "accepted"
@@ -288,11 +301,12 @@ def _row(batch: _Batch, said: Said, seen: Seen | None, status: Status) -> Feedba
     )
 
 
-def _store(store: Store, batch: _Batch, source: Source, rejected: int) -> None:
+def _store(store: Store, batch: _Batch, sender: Sender, rejected: int) -> None:
     statuses = Counter(row.status for row in batch.rows)
     body = {
         "batch": batch.id,
-        "source": source,
+        "source": sender.source,
+        **({"caller": sender.caller} if sender.caller else {}),
         "rows": len(batch.rows) + rejected,
         "rejected": rejected,
         **{s: statuses[s] for s in ("accepted", "duplicate", "contradictory", "unknown", "late")},

@@ -11,7 +11,7 @@ from typing import Any, Final
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
 from genba.core.task import Lesson, Task
-from genba.data.feedback import regions
+from genba.data.feedback import regions, texts
 from genba.data.feedback.join import find_seen
 from genba.data.feedback.rows import Label
 from genba.runs.lines import newest_line
@@ -23,6 +23,8 @@ from genba.store.home import Store
 Target = tuple[Any, ...]
 Judge = Callable[[Mapping[str, Any], float, Mapping[str, Any]], str]
 _IMAGES: Final = "image"  # the modality in which places can be marked
+_TEXTS: Final = "text"
+_BLOCK: Final = 5_000  # events looked through at a time
 _COLUMN: Final = re.compile(r"\s*([^=]+?)\s*=[^=]")
 
 
@@ -44,6 +46,15 @@ class Meaning:
     judge: Judge  # `Task.outcome`: how a label judges an answer
     marks: bool  # whether places can be marked: the line is about images
     numbers: bool = True  # whether labels are quantities rather than classes
+    words: bool = False  # whether labels are answers in words; see `genba.data.feedback.texts`
+
+    def against(self, one: float, other: float) -> bool:
+        """Say whether two labels contradict each other."""
+        return texts.against(one, other) if self.words else one != other
+
+    def settle(self, labels: Iterable[float]) -> float | None:
+        """Return the label that authors agree on; None where they do not."""
+        return texts.settled(labels) if self.words else majority(labels, numbers=self.numbers)
 
 
 def task_of(store: Store, line: str) -> Task:
@@ -77,11 +88,13 @@ def meaning_of(store: Store, line: str) -> Meaning:
         Problem: G810 when the store knows no such line.
     """
     task, classes = task_of(store, line), classes_of(store, line)
+    words = task.modality == _TEXTS and not classes
     return Meaning(
         label=partial(task.label, classes=classes),
         judge=task.outcome,
         marks=task.modality == _IMAGES,
-        numbers=not classes,
+        numbers=not classes and not words,
+        words=words,
     )
 
 
@@ -176,13 +189,33 @@ def effective_labels(store: Store, line: str, *, label: Label | None = None) -> 
     """
     rows = known(store, line, store.feedback.all(line))
     numbers = not classes_of(store, line)
-    spoken = opinions(rows, label or meaning_of(store, line).label, numbers=numbers)
+    means = (
+        Meaning(label=label, judge=lambda *_: "", marks=False, numbers=numbers)
+        if label
+        else meaning_of(store, line)
+    )
+    if means.words:
+        rows = _with_callers(store, line, rows)
     lessons = []
-    for voices in spoken.values():
-        agreed = majority((o.label for o in voices.values()), numbers=numbers)
+    for voices in opinions(rows, means.label, numbers=means.numbers).values():
+        agreed = means.settle(o.label for o in voices.values())
         if agreed is not None:
             lessons.append(_lesson(store, agreed, voices.values()))
     return sorted(lessons, key=_order)
+
+
+def _with_callers(store: Store, line: str, rows: Iterable[FeedbackRow]) -> list[FeedbackRow]:
+    """Return rows whose authors bear the key that spoke for them, so that no key is another."""
+    callers, after = {}, 0
+    while events := store.ledger.events(
+        after=after, line=line, kinds=("feedback.received",), limit=_BLOCK
+    ):
+        callers.update({e.subject: e.body["caller"] for e in events if e.body.get("caller")})
+        after = events[-1].seq
+    return [
+        replace(row, author=f"{row.author}@{callers[row.batch]}") if row.batch in callers else row
+        for row in rows
+    ]
 
 
 def _lesson(store: Store, agreed: float, voices: Collection[Opinion]) -> Lesson:
@@ -195,6 +228,8 @@ def _lesson(store: Store, agreed: float, voices: Collection[Opinion]) -> Lesson:
         entity=rows[0].entity,
         time_ms=rows[0].time_ms,
         mask=regions.agreed([store.blobs.read(mask) for _, mask in masks]),
+        authors=tuple(sorted(row.author for row in rows)),
+        feedback=tuple(sorted(row.id for row in rows)),
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ _LONGEST: Final = {
 }
 #: A label is a word; a correction may say every value of a horizon.
 _LONGEST_VALUE: Final = {"label": 256, "correction": 16_384, "comment": 256}
+#: A better answer in words is a correction, whatever length that takes.
+_ANSWER: Final = re.compile(r"\s*(?:answer|prefer)\s*:", re.IGNORECASE)
 _LATEST_MS: Final = 10**14  # the year 5138: larger numbers are not milliseconds
 
 
@@ -182,7 +185,10 @@ def _text(name: str, value: Any, longest: int, where: str) -> str:
 
 
 def _kind(fields: Mapping[str, Any], where: str) -> Kind:
-    kind = str(fields.get("kind", "label" if "value" in fields else "comment")).strip().lower()
+    usual = "comment"
+    if "value" in fields:
+        usual = "correction" if _ANSWER.match(str(fields["value"])) else "label"
+    kind = str(fields.get("kind", usual)).strip().lower()
     for known in ("label", "correction", "comment"):
         if kind == known:
             return known

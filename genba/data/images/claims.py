@@ -1,8 +1,9 @@
-"""What is settled before images are dealt: classes, entities, and who asks for which split."""
+"""What is settled before images or texts are dealt: classes, entities, who asks for which split."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,32 @@ from genba.data.classes import is_good, ordered
 from genba.data.images import sheet
 from genba.data.images.deal import GOOD, DealRule, Words
 from genba.data.images.parent import ImageParent
-from genba.data.images.reading import Reading
 from genba.data.splits import deal_entities
 
 _USES: Final = {"train": "train on", "calibrate": "calibrate on", "test": "test on"}
+
+
+class Claimants(Protocol):
+    """What was read and kept: images, or texts; everything that is a list has one entry each."""
+
+    @property
+    def things(self) -> str:
+        """What they are called in messages."""
+        ...
+
+    line: Line
+    read: int
+    rejected: Counter[str]
+    skipped: Counter[str]
+    entities: list[str]
+    entity: list[int]
+    time: list[int]
+    split: list[str | None]
+
+    @property
+    def kept(self) -> int:
+        """How many were kept."""
+        ...
 
 
 def in_order(names: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
@@ -52,11 +75,11 @@ def usual(line: Line, classes: Sequence[str]) -> str:
     return GOOD if classes and is_good(classes[0]) else "random"
 
 
-def asked(reading: Reading, line: Line, rule: DealRule, known: Words) -> Words:
-    """Return the split that is asked for each image, or None.
+def asked(reading: Claimants, line: Line, rule: DealRule, known: Words) -> Words:
+    """Return the split that is asked for each image or text, or None.
 
     Raises:
-        Problem: G216 when the images cannot be split as the line asks.
+        Problem: G216 when they cannot be split as the line asks.
     """
     _check_split(reading, line, rule)
     found = np.array(reading.split, dtype=object)
@@ -69,14 +92,14 @@ def asked(reading: Reading, line: Line, rule: DealRule, known: Words) -> Words:
     return found
 
 
-def given(reading: Reading, rule: DealRule) -> frozenset[str]:
+def given(reading: Claimants, rule: DealRule) -> frozenset[str]:
     """Return the splits that are asked for by name, so that nothing else is dealt to them."""
     if rule.by in ("entity", "time"):
         return frozenset(_USES)
     return frozenset(name for name in reading.split if name)
 
 
-def _by_entity(reading: Reading, line: Line, known: Words) -> Words:
+def _by_entity(reading: Claimants, line: Line, known: Words) -> Words:
     """Deal whole entities; one that has a split already keeps it."""
     entity = np.array(reading.entity, dtype=np.int64)
     fixed = {
@@ -96,7 +119,7 @@ def _by_entity(reading: Reading, line: Line, known: Words) -> Words:
     return np.array([fixed[reading.entities[code]] for code in entity.tolist()], dtype=object)
 
 
-def _by_time(reading: Reading, rule: DealRule) -> Words:
+def _by_time(reading: Claimants, rule: DealRule) -> Words:
     time = np.array(reading.time, dtype=np.int64)
     shares = [1 - rule.test - rule.calibrate, 1 - rule.test]
     cuts = np.sort(time)[[min(int(share * len(time)), len(time) - 1) for share in shares]]
@@ -104,12 +127,13 @@ def _by_time(reading: Reading, rule: DealRule) -> Words:
     return names[np.searchsorted(cuts, time, side="right")]
 
 
-def _check_split(reading: Reading, line: Line, rule: DealRule) -> None:
+def _check_split(reading: Claimants, line: Line, rule: DealRule) -> None:
     needs = {"entity": line.data.entity, "time": line.data.time}
     if rule.by in needs and not needs[rule.by]:
         raise Problem(
             "G216",
-            f"The images cannot be split by {rule.by}: the line names no {rule.by} column.",
+            f"The {reading.things} cannot be split by {rule.by}: the line names no {rule.by} "
+            "column.",
             where="data.split.by",
             tries=[f'{rule.by} = "COLUMN"', 'split = { by = "random" }'],
         )
@@ -125,7 +149,7 @@ def _check_split(reading: Reading, line: Line, rule: DealRule) -> None:
             )
 
 
-def check_read(reading: Reading, location: str) -> None:
+def check_read(reading: Claimants, location: str) -> None:
     """Refuse a source of which nothing is left.
 
     Raises:
@@ -138,13 +162,13 @@ def check_read(reading: Reading, location: str) -> None:
             "G217",
             "data.since and data.until need a time column.",
             where="data.time",
-            why="Without one it is not known which images are before or after.",
+            why=f"Without one it is not known which {reading.things} are before or after.",
             tries=['time = "the column with the times"', "remove since and until from [data]"],
         )
     if not reading.read:
         raise Problem(
             "G202",
-            f"{location} has no images.",
+            f"{location} has no {reading.things}.",
             where=location,
             tries=[f"ls {location}", "genba explain G202"],
         )
@@ -153,15 +177,15 @@ def check_read(reading: Reading, location: str) -> None:
         told = ", ".join(f"{reason}: {count:,}" for reason, count in reasons)
         raise Problem(
             "G208",
-            f"None of the {reading.read:,} images of {location} is left.",
+            f"None of the {reading.read:,} {reading.things} of {location} is left.",
             where="data.source",
-            why=f"Images left out or rejected: {told}.",
+            why=f"{reading.things.capitalize()} left out or rejected: {told}.",
             tries=["genba check LINE", "genba explain G208"],
         )
 
 
-def check_kept(split: Words, rule: DealRule) -> None:
-    """Refuse images of which a split would have none.
+def check_kept(split: Words, rule: DealRule, things: str = "images") -> None:
+    """Refuse images, or texts, of which a split would have none.
 
     Raises:
         Problem: G211.
@@ -171,8 +195,8 @@ def check_kept(split: Words, rule: DealRule) -> None:
     if empty:
         raise Problem(
             "G211",
-            f"{len(split):,} images are too few: nothing is left to {_USES[empty[0]]}.",
+            f"{len(split):,} {things} are too few: nothing is left to {_USES[empty[0]]}.",
             where="data.split",
             why=f"Split by {rule.by}: {counts}. Near-duplicates are always on the same side.",
-            tries=["add more images", "split = { test = 0.2, calibrate = 0.2 }"],
+            tries=[f"add more {things}", "split = { test = 0.2, calibrate = 0.2 }"],
         )

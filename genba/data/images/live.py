@@ -111,7 +111,7 @@ class _Extension:
         asked = np.full(count, None, dtype=object)
         for judged in (True, False):
             mine = [at for at in order if self._came[at].judged == judged]
-            for at, split in zip(mine, _by_age(len(mine), deals), strict=True):
+            for at, split in zip(mine, by_age(len(mine), deals), strict=True):
                 asked[old + at] = split
         known = np.array(self._held["split"].to_pylist() + [None] * len(self._came), dtype=object)
         group = alike.groups(array, limit=float(self._sheet["alike"]["limit"])).first
@@ -247,11 +247,11 @@ class _Extension:
         }
 
 
-def _by_age(count: int, rule: DealRule) -> list[str]:
+def by_age(count: int, rule: DealRule) -> list[str]:
     """Return the splits of so many images, oldest first: the newest are for testing.
 
     Example:
-        >>> _by_age(5, DealRule(by="random", test=0.2, calibrate=0.2))
+        >>> by_age(5, DealRule(by="random", test=0.2, calibrate=0.2))
         ['train', 'train', 'train', 'calibrate', 'test']
     """
     tests = round(rule.test * count)

@@ -39,6 +39,8 @@ class Reading:
         first: Number of the first row.
     """
 
+    things: Final = "images"
+
     def __init__(self, line: Line, spill: ImageSpill, rejects: Rejects, *, first: int) -> None:
         self.line = line
         self.first = first

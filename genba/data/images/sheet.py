@@ -63,7 +63,7 @@ def build(found: Evidence) -> dict[str, Any]:
         "images": found.seen.summary(),
         "alike": _alike(found, split),
         "columns": {},
-        "entities": _entities(found),
+        "entities": entities(found.names, found.entity),
         "split": {
             "rule": encode(found.rule),
             "rows": rows(found.split),
@@ -124,11 +124,12 @@ def _alike(found: Evidence, split: Any) -> dict[str, Any]:
     }
 
 
-def _entities(found: Evidence) -> dict[str, Any]:
-    counts = Counter(found.entity)
+def entities(names: Sequence[str], entity: Sequence[int]) -> dict[str, Any]:
+    """Return how many rows each entity has; of very many, the first thousand are listed."""
+    counts = Counter(entity)
     listed = {
         name: {"rows": counts[number]}
-        for number, name in list(enumerate(found.names))[:_MOST_LISTED]
+        for number, name in list(enumerate(names))[:_MOST_LISTED]
         if counts[number]
     }
     return {"count": len(counts), "by_name": listed}

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Protocol, cast, runtime_checkable
 
+from genba.catalog import READS
 from genba.core.line import Line
 from genba.core.problem import Problem
 from genba.core.protocols import Source
-from genba.core.resolve import resolve
+from genba.core.resolve import address, resolve
 from genba.runs.progress import Progress
 
 
@@ -15,6 +16,13 @@ class ReportsProgress(Protocol):
     """A source that takes a while before the first row, and says how far it is."""
 
     progress: Progress
+
+
+@runtime_checkable
+class ReadsModality(Protocol):
+    """A source that reads the same files in another way for another kind of data."""
+
+    modality: str
 
 
 class StoppableProgress:
@@ -59,15 +67,24 @@ def source_of(
     Raises:
         Problem: G105 when there is no such kind of source, G103 when it names none.
     """
-    kind, colon, address = line.data.source.partition(":")
-    if not colon or not address:
+    kind, colon, place = line.data.source.partition(":")
+    if not colon or not place:
         raise Problem(
             "G103",
             f"data.source must be a kind and an address, not {line.data.source!r}.",
             where="data.source",
             tries=['source = "files:data/*.csv"', 'source = "package:la-haute-borne"'],
         )
-    source = cast(Source, resolve("source", kind)(address, line.data))
+    source = cast(Source, resolve("source", kind)(place, line.data))
+    if isinstance(source, ReadsModality):
+        source.modality = _modality(line.task)
     if progress is not None and isinstance(source, ReportsProgress):
         source.progress = StoppableProgress(progress, check) if check else progress
     return source
+
+
+def _modality(task: str) -> str:
+    """Return what a task reads; Genba's own tasks are not imported for a fingerprint."""
+    if task in READS or address("task", task).startswith("genba."):
+        return READS.get(task, "")
+    return str(resolve("task", task).modality)

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shutil import which
 from typing import Final
@@ -91,6 +91,30 @@ def read(path: Path, wanted: Mapping[str, str]) -> dict[str, bytes]:
         if hashlib.sha256(found[name]).hexdigest() != sha256:
             raise _damaged(path, f"{name} has another content.")
     return found
+
+
+def below(path: Path, folder: str) -> Iterator[tuple[str, bytes, int]]:
+    """Yield (name below a folder, content, when it changed in seconds since 1970), sorted by name.
+
+    Args:
+        path: The .deb; its own sha256 was checked when it was fetched.
+        folder: In the package, without a leading slash.
+
+    Raises:
+        Problem: G222 when the archive is not whole.
+    """
+    found: list[tuple[str, bytes, int]] = []
+    try:
+        with tarfile.open(fileobj=memory.BytesIO(_data(path))) as archive:
+            for entry in archive:
+                name = entry.name.removeprefix("./")
+                if entry.isreg() and name.startswith(f"{folder}/"):
+                    opened = archive.extractfile(entry)
+                    data = opened.read() if opened else b""
+                    found.append((name.removeprefix(f"{folder}/"), data, int(entry.mtime)))
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    yield from sorted(found)
 
 
 def _data(path: Path) -> bytes:

@@ -39,7 +39,8 @@ class FileSource:
 
     A folder or pattern of images yields images instead, whose classes, masks and splits follow
     from folders and names (`imagelayout`); where the line says `data.image`, the files are tables
-    that name images (`manifest`).
+    that name images (`manifest`). Where `modality` is "text", the files hold texts instead, in any
+    of the shapes that `textfiles` knows.
 
     Example:
         >>> import tempfile
@@ -54,8 +55,10 @@ class FileSource:
         self.address = address
         self.data = data
         self.wanted = wanted(data)
+        self.modality = ""  # what the task of the line reads, where that is known
         self._images: ImageFolder | None | bool = False  # not looked for yet
         self._manifest: Any = None
+        self._texts: Any = None
 
     def paths(self) -> tuple[Path, ...]:
         """Return the tables, sorted by name; images beside them are left aside.
@@ -109,7 +112,15 @@ class FileSource:
         yield from self._rows(cursor)
 
     def _of_images(self) -> Any:
-        """Return the images that are meant; None where tables are."""
+        """Return the images, or texts, that are meant; None where tables are."""
+        if self.modality == "text":
+            if self._texts is None:
+                # Imported when texts are read.
+                readers: Any = importlib.import_module("genba.data.sources.textfiles")
+                root = Path(self.address).expanduser()
+                found = [root] if root.is_dir() else _matches(root)
+                self._texts = readers.TextFiles(self.address, found, self.data)
+            return self._texts
         if self.data.image:
             if self._manifest is None:
                 # Imported when it is there: it reads tables with the functions of this module.

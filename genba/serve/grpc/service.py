@@ -25,6 +25,7 @@ from genba.serve.grpc.methods import METHODS, Host, Method, find_line, unknown_m
 from genba.serve.grpc.reading import Question, parse, read_question
 from genba.serve.http.plans import trace_of
 from genba.serve.http.responses import MISTAKE, Refusal, overloaded
+from genba.serve.lanes.patience import usual_s
 
 _log = logging.getLogger("genba.serve")
 _PREFIX: Final = f"/{SERVICE.full_name}/"
@@ -271,7 +272,7 @@ class Service:
     def _call(
         self, question: Question, context: Any, caller: Caller, *, size: int, streamed: bool
     ) -> GrpcCall:
-        wait_s = self._limits.deadline_s
+        wait_s = usual_s(self._host.lines.get(question.head.line), self._limits)
         if not streamed:  # the deadline of a stream is that of all its requests together
             wait_s = patience(context, wait_s, self._limits.longest_deadline_s)
         call = GrpcCall(question.head, self._loop, size, wait_s=wait_s, streamed=streamed)

@@ -46,6 +46,7 @@ class Connection(asyncio.BufferedProtocol):
         self._filled = 0
         self._skip = 0  # bytes still to come of a body that nobody reads
         self._held = 0  # bytes of bodies that the owner counts as held
+        self._ended = False  # the client sends nothing more; it may be gone, or wait for its answer
         self.lost = False
         self.peer = ""  # address of the client
         self.deadline = 0.0  # by the clock of the event loop; 0 means none
@@ -103,7 +104,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """Answer what was asked for in full, then close."""
-        self._closing = True
+        self._closing = self._ended = True
         return bool(self._waiting)
 
     def pause_writing(self) -> None:
@@ -310,6 +311,15 @@ class Connection(asyncio.BufferedProtocol):
             self.refuse(Refusal(408, "G708", "The request took too long to arrive."))
         else:
             self._transport.abort()
+
+    def probe(self) -> None:
+        """Find out whether a client that sends nothing more still waits for its answer.
+
+        An interim response (RFC 9110, section 15.2) means nothing to one that waits, and one that
+        is gone answers it with a reset.
+        """
+        if self._ended and self._waiting and self._waiting[0].stream is None:
+            self._transport.write(CONTINUE)
 
     def abort(self) -> None:
         """End the connection at once."""

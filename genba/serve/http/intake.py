@@ -17,8 +17,8 @@ from genba.serve.limits import Limits
 _log = logging.getLogger("genba.serve")
 _ROUTE = "feedback"
 
-#: Takes line and rows; gives the report. Runs on a thread.
-Receive = Callable[[str, list[dict[str, Any]]], Any]
+#: Takes line, rows and the id of the caller's key; gives the report. Runs on a thread.
+Receive = Callable[[str, list[dict[str, Any]], str], Any]
 
 _rows = msgspec.json.Decoder(list[dict[str, Any]])
 
@@ -57,7 +57,7 @@ class Intake:
             raise Refusal(503, "G706", "Too much feedback is waiting.", b"Retry-After: 1\r\n")
         self.waiting += 1
         future = asyncio.get_running_loop().run_in_executor(
-            self._threads, self._take_in, line, request.body
+            self._threads, self._take_in, line, request.body, request.caller
         )
         future.add_done_callback(functools.partial(self._taken, answerer, request))
 
@@ -65,7 +65,7 @@ class Intake:
         """Wait for feedback that is being written."""
         self._threads.shutdown()
 
-    def _take_in(self, line: str, body: bytes | bytearray) -> Any:
+    def _take_in(self, line: str, body: bytes | bytearray, caller: str) -> Any:
         """Read rows of feedback and hand them on; on a thread, since masks take long to read."""
         try:
             rows = _rows.decode(body)
@@ -77,7 +77,7 @@ class Intake:
         for row in rows:
             if row.get("mask") is not None:
                 _check_mask(row["mask"], self._limits.mask_bytes)
-        return self._receive(line, rows)
+        return self._receive(line, rows, caller)
 
     def _taken(self, answerer: Answerer, request: Request, future: "asyncio.Future[Any]") -> None:
         self.waiting -= 1

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from genba import __version__
-from genba.serve.http.openapi_schemas import FILES, NEEDED, OPERATIONS, REFUSED, SCHEMAS, Json, of
+from genba.serve.http.openapi_schemas import (
+    FILES,
+    NEEDED,
+    OPERATIONS,
+    REFUSED,
+    SCHEMAS,
+    TALK_REFUSED,
+    Json,
+    of,
+)
 from genba.serve.http.request import Request
 from genba.serve.http.responses import Refusal, encode_json
 
@@ -66,7 +75,7 @@ def document(routes: Iterable["Route"], models: Mapping[str, Json]) -> Json:
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
-            "responses": {"Refused": REFUSED},
+            "responses": {"Refused": REFUSED, "TalkRefused": TALK_REFUSED},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
@@ -90,6 +99,7 @@ def path_of(pattern: Iterable[str]) -> str:
 def _operation(route: "Route", method: str, models: Mapping[str, Json]) -> Json:
     pattern = "/".join(route.pattern)
     summary, body, answer = OPERATIONS.get((method, pattern), (f"{pattern}.", "", "Anything"))
+    refused = "TalkRefused" if route.names_line else "Refused"
     names = [_STANDS_FOR[a] for a, b in itertools.pairwise(route.pattern) if b == "*"]
     made: Json = {
         "operationId": f"{method.lower()}-{pattern.replace('/', '-').replace('*', 'any')}",
@@ -98,7 +108,7 @@ def _operation(route: "Route", method: str, models: Mapping[str, Json]) -> Json:
         "x-genba-scope": route.scope,
         "responses": {
             "200": _answer(answer),
-            "default": {"$ref": "#/components/responses/Refused"},
+            "default": {"$ref": f"#/components/responses/{refused}"},
         },
     }
     if names:

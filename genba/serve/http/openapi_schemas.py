@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from genba.serve.openai.describe import TALK_OPERATIONS, TALK_SCHEMAS
+
 Json = dict[str, Any]
 
 #: What an address does, by method and pattern: summary, body of the request, body of the answer.
@@ -43,9 +45,11 @@ OPERATIONS: Final[Mapping[tuple[str, str], tuple[str, str, str]]] = {
         "Feedback",
         "Anything",
     ),
+    **TALK_OPERATIONS,
     ("GET", "metrics"): ("Counts for Prometheus.", "", "text/plain"),
     ("GET", "openapi.json"): ("This document.", "", "Anything"),
     ("GET", ""): ("A page for a person.", "", "text/html"),
+    ("GET", "talk"): ("A page to talk to a line and to teach it.", "", "text/html"),
 }
 
 
@@ -55,10 +59,16 @@ def of(name: str) -> Json:
 
 
 FILES: Final[Json] = {"image/jpeg": {}, "image/png": {}, "application/octet-stream": {}}
-NEEDED: Final = frozenset({"InferRequest", "Feedback"})
+NEEDED: Final = frozenset(
+    {name for _, name, _ in TALK_OPERATIONS.values() if name} | {"InferRequest", "Feedback"}
+)
 REFUSED: Final[Json] = {
     "description": "Why not; `genba explain CODE` says more.",
     "content": {"application/json": {"schema": of("Refusal")}},
+}
+TALK_REFUSED: Final[Json] = {
+    **REFUSED,
+    "content": {"application/json": {"schema": of("TalkRefusal")}},
 }
 _TEXT: Final[Json] = {"type": "string"}
 _TENSOR: Final[Json] = {
@@ -70,6 +80,7 @@ _TENSOR: Final[Json] = {
     "shape": of("Shape"),
 }  # fmt: skip
 SCHEMAS: Final[Json] = {
+    **TALK_SCHEMAS,
     "Anything": {"type": ["object", "array"]},
     "Shape": {
         "type": "array",

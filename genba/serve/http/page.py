@@ -1,4 +1,4 @@
-"""One page for a person with a browser: the lines, and a request by hand. It is whole in itself."""
+"""Pages for a person with a browser, each whole in itself: requests by hand, and a conversation."""
 
 import base64
 import hashlib
@@ -11,35 +11,49 @@ from genba.serve.http.request import Request
 if TYPE_CHECKING:
     from genba.serve.http.routes import App
 
-_HTML: Final = files(__package__).joinpath("page.html").read_bytes()
 
-
-def _digests(tag: bytes) -> str:
-    """Return what the page itself may hold of a kind of code, as a browser checks it."""
-    found = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), _HTML, re.DOTALL)
+def _digests(tag: bytes, html: bytes) -> str:
+    """Return what a page itself may hold of a kind of code, as a browser checks it."""
+    found = re.findall(rb"<%b>(.*?)</%b>" % (tag, tag), html, re.DOTALL)
     made = (base64.b64encode(hashlib.sha256(code).digest()).decode() for code in found)
     return " ".join(f"'sha256-{digest}'" for digest in made)
 
 
-#: Nothing but what the page holds runs in it, and it speaks to nobody but this server.
-_POLICY: Final = (
-    "default-src 'none'; "
-    f"script-src {_digests(b'script')}; "
-    f"style-src {_digests(b'style')}; "
-    "img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-_FIELDS: Final = (
-    f"Content-Security-Policy: {_POLICY}\r\n"
-    "X-Content-Type-Options: nosniff\r\n"
-    "Referrer-Policy: no-referrer\r\n"
-    "Cross-Origin-Opener-Policy: same-origin\r\n"
-    "Cache-Control: no-cache\r\n"
-).encode()
+class Page:
+    """One page, with fields by which a browser runs only what it holds.
+
+    It speaks to nobody but this server.
+
+    Args:
+        file: Name of the HTML file beside this module.
+    """
+
+    def __init__(self, file: str) -> None:
+        self._html = files(__package__).joinpath(file).read_bytes()
+        policy = (
+            "default-src 'none'; "
+            f"script-src {_digests(b'script', self._html)}; "
+            f"style-src {_digests(b'style', self._html)}; "
+            "img-src 'self' blob: data:; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        self._fields = (
+            f"Content-Security-Policy: {policy}\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
+            "Referrer-Policy: no-referrer\r\n"
+            "Cross-Origin-Opener-Policy: same-origin\r\n"
+            "Cache-Control: no-cache\r\n"
+        ).encode()
+
+    def __call__(self, app: "App", request: Request, _: tuple[str, ...]) -> None:
+        """Answer a GET."""
+        app.metrics.answered("page", 200)
+        request.respond(200, (self._html,), kind=_KIND, fields=self._fields)
+
+
 _KIND: Final = b"text/html; charset=utf-8"
 
-
-def page(app: "App", request: Request, _: tuple[str, ...]) -> None:
-    """GET /."""
-    app.metrics.answered("page", 200)
-    request.respond(200, (_HTML,), kind=_KIND, fields=_FIELDS)
+#: GET /.
+page: Final = Page("page.html")
+#: GET /talk: a conversation with a language line, and what somebody thinks of its answers.
+talk: Final = Page("talk.html")

@@ -123,7 +123,7 @@ def add_field(headers: dict[bytes, bytes], name: bytes, value: bytes) -> None:
     name = name.lower()
     if name in headers and name in _ONCE:
         raise Refusal(400, "G708", f"The request has two fields {name.decode('latin-1')}.")
-    headers[name] = value
+    headers[name] = value.rstrip(b" \t")  # llhttp leaves it there (RFC 9110, section 5.5)
 
 
 def trace_of(traceparent: bytes) -> str:

@@ -23,6 +23,7 @@ from genba.serve.oip.schema import Schema, Wanted
 #: Gives back what was taken when a request was admitted.
 Release = Callable[[], None]
 _NO_FIELDS: Final = b""
+OPENAI: Final = b"/v1/"  # addresses below speak another protocol than the others
 
 
 class Sender(Protocol):
@@ -121,7 +122,8 @@ class Request:
 
     def refuse(self, refusal: Refusal) -> None:
         """Give a refusal."""
-        self.respond(refusal.status, (refusal.body(),), fields=refusal.fields)
+        spoken = refusal.openai_body() if self.target.startswith(OPENAI) else refusal.body()
+        self.respond(refusal.status, (spoken,), fields=refusal.fields)
 
     def respond(
         self, status: int, body: Sequence[bytes], *, kind: bytes = JSON, fields: bytes = b""

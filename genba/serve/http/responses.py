@@ -24,6 +24,17 @@ _STATUS_LINES: Final = {
 }
 
 
+_OPENAI_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
 class Refusal(Exception):
     """A request that is not carried out: the HTTP status, the Genba code and one sentence.
 
@@ -33,6 +44,8 @@ class Refusal(Exception):
         what: One sentence for the person who sent the request.
         fields: Header fields to add, such as ``Retry-After``.
     """
+
+    param: str | None = None  # the field of the request that is at fault, where it is one
 
     def __init__(self, status: int, code: str, what: str, fields: bytes = b"") -> None:
         super().__init__(what)
@@ -49,6 +62,21 @@ class Refusal(Exception):
             b'{"error":"There is no line pumps.","code":"G703"}'
         """
         return encode_json({"error": self.what, "code": self.code})
+
+    def openai_body(self) -> bytes:
+        """Return the body that clients of the OpenAI API expect of an error.
+
+        Example:
+            >>> Refusal(429, "G757", "Slowly.").openai_body().decode()
+            '{"error":{"message":"Slowly.","type":"rate_limit_error","param":null,"code":"G757"}}'
+        """
+        error = {
+            "message": self.what,
+            "type": _OPENAI_TYPES.get(self.status, "invalid_request_error"),
+            "param": self.param,
+            "code": self.code,
+        }
+        return encode_json({"error": error})
 
 
 MISTAKE: Final = Refusal(500, "G711", "The server made a mistake; its log says more.")

@@ -21,8 +21,11 @@ from genba.serve.http.request import Release, Request
 from genba.serve.http.responses import MISTAKE, Refusal, encode_json
 from genba.serve.http.unpacking import unpacking
 from genba.serve.lanes.lines import LineService
+from genba.serve.lanes.patience import usual_s
 from genba.serve.limits import Limits
 from genba.serve.oip import answers
+from genba.serve.openai import handlers as openai
+from genba.serve.openai.fields import refuse_large
 from genba.serve.watch.metrics import Metrics
 from genba.serve.watch.scrape import Scraper, text_metrics
 
@@ -121,7 +124,8 @@ class App:
             request.refuse(refusal)
         except Exception:  # noqa: BLE001  # our mistake must not end the other connections
             _log.exception("an error in the server")
-            self.answer(request, bound.route, 500, MISTAKE.body())
+            self.metrics.answered(bound.route, 500)
+            request.refuse(MISTAKE)
 
     def refused(self, refusal: Refusal, plan: Plan) -> None:
         """Count a request that was refused before it was complete."""
@@ -130,10 +134,13 @@ class App:
 
     def _look_ahead(self, plan: Plan, names: tuple[str, ...]) -> None:
         """Refuse a large request that could not be answered in time before it is received."""
+        if not names:  # a language model is named in the body
+            refuse_large(plan.length, self.limits)
+            return
         line = self.lines.get(names[0])
         if line is None:
             return  # its handler says what is wrong
-        wait_s = plan.deadline_s or self.limits.deadline_s
+        wait_s = plan.deadline_s or usual_s(line, self.limits)
         version = names[1] if len(names) > 1 else None
         until = time.perf_counter() + wait_s
         refusal = line.admit(version, plan.length, until, urgent=plan.urgent)
@@ -162,7 +169,7 @@ class App:
                 caller.allow(None)
             raise
         line = arguments[0] if arguments and route.about_line else ""
-        caller.allow(route.scope, line)
+        caller.allow(route.scope, None if route.names_line else line)
         handler = unpacking(route.handler(plan.method), plan.headers.get(b"content-encoding", b""))
         return Bound(version, caller, route.name, handler, arguments)
 
@@ -264,6 +271,7 @@ class Route:
         self.name = name
         self.scope = scope
         self.about_line = pattern.startswith(_ABOUT_LINES)
+        self.names_line = pattern.startswith(_NAMES_LINE)  # in its body; its handler asks again
         self.pattern = tuple(pattern.split("/"))
         self.methods = tuple(handlers)
         self._handlers = {method.encode(): handler for method, handler in handlers.items()}
@@ -292,6 +300,7 @@ class Route:
         return self._handlers[method]
 
 
+_NAMES_LINE: Final = ("v1/", "tokenize", "detokenize")
 _ABOUT_LINES: Final = ("v2/models/*", "v2/repository/models/*", "genba/v1/lines/*")
 
 ROUTES: Final = (
@@ -317,7 +326,17 @@ ROUTES: Final = (
     Route("lines", "genba/v1/lines/*", "read", GET=App.one_line),
     Route("feedback", "genba/v1/lines/*/feedback", "feedback", POST=App.feedback),
     Route("metadata", "openapi.json", DESCRIBE, GET=openapi.openapi),
+    Route("infer", "v1/chat/completions", "infer", POST=openai.chat_completions),
+    Route("infer", "v1/completions", "infer", POST=openai.completions),
+    Route("infer", "v1/responses", "infer", POST=openai.responses),
+    Route("embeddings", "v1/embeddings", "infer", POST=openai.embeddings),
+    Route("metadata", "v1/models", DESCRIBE, GET=openai.models),
+    Route("metadata", "v1/models/*", DESCRIBE, GET=openai.model),
+    Route("tokenize", "tokenize", "infer", POST=openai.tokenize),
+    Route("tokenize", "detokenize", "infer", POST=openai.detokenize),
+    Route("metadata", "tokenizer_info", "infer", GET=openai.tokenizer_info),
     Route("page", "", ANYONE, GET=page.page),
+    Route("page", "talk", ANYONE, GET=page.talk),
 )
 
 

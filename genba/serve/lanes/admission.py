@@ -226,6 +226,18 @@ def rolled_back(line: str) -> Refusal:
     return Refusal(503, "G740", what, b"Retry-After: 1\r\n")
 
 
+def no_version(line: str, answering: Sequence[str], version: str) -> Refusal:
+    """Refuse because a package that was asked for does not answer."""
+    what = f"Version {version} of line {line} does not answer; these do: "
+    return Refusal(404, "G703", f"{what}{', '.join(answering) or 'none'}.")
+
+
+def nothing(line: str) -> Refusal:
+    """Refuse because a line has no package."""
+    what = f"Line {line} has no package in service."
+    return Refusal(503, "G705", what, b"Retry-After: 1\r\n")
+
+
 def retry_s(seconds: float) -> int:
     """Return a predicted wait in whole seconds, rounded up, for Retry-After.
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from genba.core.values import Role
 from genba.serve.http.responses import Refusal
 from genba.serve.lanes.calls import Call
 from genba.serve.lanes.models import LoadedModel
+from genba.serve.lanes.speech import Counts
 from genba.serve.oip import images
 from genba.serve.oip.images import Picture
 from genba.serve.oip.inputs import Inputs
@@ -46,6 +48,7 @@ class Job:
         "role",
         "rows",
         "size",
+        "speech",
         "tensors",
         "time",
         "trace",
@@ -61,6 +64,7 @@ class Job:
         self.tensors: Mapping[str, Array] = inputs.tensors
         self.pictures: Sequence[Picture] = inputs.pictures
         self.wanted: Wanted = inputs.wanted
+        self.speech = inputs.speech
         self.rows = inputs.rows
         self.entity_names = inputs.entity_names
         self.time = inputs.time
@@ -93,6 +97,8 @@ class Job:
         """Return the same request for a package that sees it without answering."""
         copy = self.copy("shadow", self.first, tensors)
         copy.call = None
+        if copy.speech is not None:
+            copy.speech = replace(copy.speech, listener=None)
         copy.urgent = False  # whoever is answered comes first
         return copy
 
@@ -114,8 +120,8 @@ class Part:
     """Jobs that were computed together, and what came out."""
 
     __slots__ = (
-        "bad_rows", "blameless", "counts", "error", "finished", "jobs", "model", "outputs",
-        "refusal", "rows", "seconds", "started", "tensors",
+        "bad_rows", "blameless", "charge_s", "counts", "error", "finished", "jobs", "kept", "model",
+        "outputs", "refusal", "rows", "seconds", "started", "tensors", "words",
     )  # fmt: skip
 
     def __init__(self, model: LoadedModel, jobs: Sequence[Job], started: float) -> None:
@@ -131,6 +137,9 @@ class Part:
         self.blameless: Array | None = None  # of these, rows whose inputs were without bounds
         self.started = started
         self.seconds = 0.0  # of computing
+        self.charge_s: float | None = None  # of it that counts as work; None: all
+        self.kept = True  # whether these are predictions, which are captured
+        self.words: Counts | None = None  # of a language model
         self.finished = 0.0
 
     @property

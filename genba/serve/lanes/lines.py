@@ -112,6 +112,8 @@ class LineService:
         if not isinstance(chosen, Service):
             self._hold(chosen, request, functools.partial(self.infer, request, version))
             return
+        if chosen.model.talks is not None and request.plan.deadline_s is None:
+            request.deadline = request.received + self._limits.talk_s
         read = self._reader(request, chosen.model.schema)
         size = oip.json_size(request.body, request.headers.get(oip.HEAD_LENGTH))
         if size <= self._limits.parse_bytes:
@@ -184,8 +186,17 @@ class LineService:
         if not isinstance(chosen, Service):
             chosen.wake()
             raise Refusal(503, "G741", admission.asleep(self.name).what, b"Retry-After: 1\r\n")
-        versions = [one.package for one, _ in self._answering()]
-        return describe_model(self.name, versions, chosen.model.manifest, chosen.parameters)
+        return describe_model(self.name, self.answering, chosen.model.manifest, chosen.parameters)
+
+    @property
+    def answering(self) -> list[str]:
+        """The packages that answer, the stable one first."""
+        return [one.package for one, _ in self._answering()]
+
+    def services(self) -> list[tuple[str, Role, Service]]:
+        """Return the packages that answer and are in memory."""
+        found = self._answering()
+        return [(one.package, role, one) for one, role in found if isinstance(one, Service)]
 
     def describe(self) -> dict[str, Any]:
         """Return rollout, versions and counts as JSON."""
@@ -214,9 +225,14 @@ class LineService:
         for sleeper in self._sleepers.values():
             sleeper.expire(now)
 
+    def close(self) -> None:
+        """End the language models; nobody is waiting for them any more."""
+        for service in self._all():
+            service.close()
+
     def computed_s(self) -> float:
         """Return the seconds of computing since the last `cut`."""
-        return sum(service.interval.compute_s for service in self._all())
+        return sum(service.settle() for service in self._all())
 
     def cut(self, cpu_per_compute_s: float) -> Batch | None:
         """Return what was answered since the last cut and start a new interval.
@@ -228,13 +244,10 @@ class LineService:
         until = now_ms()
         tallies: dict[str, tuple[Tally, float]] = {}
         for service in self._all():
-            tally = service.interval
-            if tally.n:
-                cpu_seconds = tally.compute_s * cpu_per_compute_s
-                service.metrics.cpu_seconds += cpu_seconds
+            cut = service.cut(cpu_per_compute_s)
+            if cut is not None:
                 before = tallies.get(service.package)  # of the same package, loaded anew since
-                tallies[service.package] = together(before, tally, cpu_seconds)
-                service.interval = Tally()
+                tallies[service.package] = together(before, *cut)
         self._retiring = [service for service in self._retiring if not service.lane.idle]
         since, self._since_ms = self._since_ms, until
         return self._desk.cut(since, until, tallies)
@@ -262,7 +275,7 @@ class LineService:
         self._parsing -= 1
 
         def go_on() -> None:
-            if service.retired or not self._answers(service):
+            if service.retired or service not in (self._routes.stable, self._routes.canary):
                 # Its package was exchanged meanwhile; another may read it otherwise.
                 self.infer(request, version)
                 return
@@ -279,7 +292,10 @@ class LineService:
         if inputs.said:  # in the request itself, not in its header
             call.deadline = min(call.deadline, call.received + inputs.timeout_s)
             call.urgent = call.urgent and inputs.urgent
-        refusal = service.refusal(rows, call.size, call.deadline, role, urgent=call.urgent)
+        tokens = inputs.speech.tokens if inputs.speech is not None else 0
+        refusal = service.refusal(
+            rows, call.size, call.deadline, role, urgent=call.urgent, tokens=tokens
+        )
         if refusal is not None:
             self._desk.refuse(call, refusal)
             return
@@ -321,11 +337,11 @@ class LineService:
         """Ask the stable package what a condemned one has not answered; once."""
         stable = self._routes.stable
         if job.pinned:
-            raise self._no_version("that was asked for")
+            raise admission.no_version(self.name, self.answering, "that was asked for")
         if job.moved:
             self._desk.refuse(call, admission.rolled_back(self.name))
         elif stable is None:
-            raise self._nothing()
+            raise admission.nothing(self.name)
         elif not isinstance(stable, Service):
             self._hold(stable, call, functools.partial(self._again, call, job, ours))
         elif not stable.lane.has_room(job.rows, job.size):
@@ -365,35 +381,19 @@ class LineService:
 
     def _answering(self) -> list[tuple[Chosen, Role]]:
         stable, canary = self._routes.stable, self._routes.canary
-        answering: list[tuple[Chosen, Role]] = []
-        if stable is not None:
-            answering.append((stable, "stable"))
-        if canary is not None:
-            answering.append((canary, "canary"))
-        return answering
-
-    def _answers(self, service: Service) -> bool:
-        return service is self._routes.stable or service is self._routes.canary
+        answering: list[tuple[Chosen, Role]] = [] if stable is None else [(stable, "stable")]
+        return answering if canary is None else [*answering, (canary, "canary")]
 
     def _choose(self, version: str | None, *, count: bool = True) -> tuple[Chosen, Role]:
         if version is not None:
             for chosen, role in self._answering():
                 if chosen.package == version:
                     return chosen, role
-            raise self._no_version(repr(version))
+            raise admission.no_version(self.name, self.answering, repr(version))
         routes = self._routes
         if routes.stable is None:
-            raise self._nothing()
+            raise admission.nothing(self.name)
         if routes.canary is None:
             return routes.stable, "stable"
         self._requests += count
         return routes.choose(self._requests) or (routes.stable, "stable")
-
-    def _no_version(self, version: str) -> Refusal:
-        answering = ", ".join(one.package for one, _ in self._answering()) or "none"
-        what = f"Version {version} of line {self.name} does not answer; these do: {answering}."
-        return Refusal(404, "G703", what)
-
-    def _nothing(self) -> Refusal:
-        what = f"Line {self.name} has no package in service."
-        return Refusal(503, "G705", what, b"Retry-After: 1\r\n")

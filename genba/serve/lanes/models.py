@@ -1,6 +1,7 @@
 """A package with its engine, ready to run: verified, loaded, warmed up and timed."""
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -8,16 +9,21 @@ import numpy as np
 from genba.core.problem import Problem
 from genba.core.protocols import Array, Engine
 from genba.core.resolve import resolve
+from genba.core.talk import Talks
 from genba.core.values import Manifest
 from genba.edge.package import SAMPLE_FILE, LoadedPackage, load
-from genba.edge.predict import Predictor, golden_samples, open_engine
+from genba.edge.predict import Predictor, golden_samples, open_engine, surrounded
 from genba.serve.lanes.curve import Curve, measured, stopwatch
+from genba.serve.lanes.pace import Pace
 from genba.serve.lanes.probe import Probe, Trial
 from genba.serve.limits import Limits
 from genba.serve.oip.schema import Schema
 from genba.serve.oip.tensors import DTYPES
 
+ENCODER_FILE: Final = "encoder.onnx"
 _FREE_DIMENSION: Final = 1  # a dimension besides the batch that the signature leaves open
+_GREETING: Final = b"Hello"
+_FEW_TOKENS: Final = 8
 _ONCE: Final = 2  # runs of one row that say whether a package is worth a probe
 
 
@@ -42,6 +48,12 @@ class LoadedModel:
         self.curve = Curve({1: 0.0})  # until it is warm
         self.runners = 1
         self.engine = engine
+        self.talks = engine if isinstance(engine, Talks) else None
+        self.schema.vocabulary = None if self.talks is None else self.talks.vocabulary
+        self.embed: Embed | None = None  # texts to vectors, where the package can do that
+        self.pace = Pace()
+        #: Called with whether a language model is at work, on threads that are not ours.
+        self.busy: Callable[[bool], None] = _nobody
         self._trial: Trial | None = None
         self._promised = [(t.name, tuple(t.shape[1:])) for t in manifest.signature.outputs]
 
@@ -110,6 +122,10 @@ class LoadedModel:
         self.engine.close()
 
 
+def _nobody(_: bool) -> None:
+    """Take no note."""
+
+
 def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Say whether a shape is the wanted one, where less than 0 stands for any size."""
     return len(shape) == len(wanted) and all(
@@ -120,6 +136,9 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
 def _pieces(rows: int, size: int) -> Iterator[tuple[int, int]]:
     for start in range(0, rows, size):
         yield start, min(start + size, rows)
+
+
+Embed = Callable[[Sequence[str]], Array]
 
 
 def load_model(
@@ -149,6 +168,7 @@ def load_model(
         engine = open_engine(loaded) if known is None else _open(loaded, known)
         _self_test(loaded, engine)
         model = LoadedModel(package, loaded.manifest, engine, limits)
+        model.embed = _encoder(loaded, engine)
         if known is not None:
             model.runs_as(known)
         _prepare(model, loaded, limits, probe if known is None else None)
@@ -170,7 +190,7 @@ def load_model(
 
 def _open(loaded: LoadedPackage, trial: Trial) -> Engine:
     engine: Engine = resolve("engine", loaded.manifest.engine.name)(loaded.model, trial.settings)
-    return engine
+    return surrounded(loaded, engine)
 
 
 def _self_test(loaded: LoadedPackage, engine: Engine) -> None:
@@ -182,6 +202,9 @@ def _prepare(
     model: LoadedModel, loaded: LoadedPackage, limits: Limits, probe: Probe | None
 ) -> None:
     """Check what the graph gives, spread it over the cores, and take down how long batches take."""
+    if model.talks is not None:
+        _speak(model)
+        return
     samples = _samples(model, loaded)
     one = samples(1)
     _check_types(model, model.run(one, 1))
@@ -204,6 +227,26 @@ def _spread(model: LoadedModel, loaded: LoadedPackage, samples: "Samples", probe
     model.engine = _open(loaded, trial)
     model.runs_as(trial)
     _self_test(loaded, model.engine)
+
+
+def _encoder(loaded: LoadedPackage, engine: Any) -> Embed | None:
+    """Return what makes vectors of texts, if the package of a language model has it."""
+    if ENCODER_FILE not in loaded.files or not isinstance(engine, Talks):
+        return None
+    opened: Embed | None = getattr(getattr(engine, "parts", None), "embed", None)
+    if opened is None:
+        opened = resolve("part", "encoder")(loaded.files[ENCODER_FILE]).embed
+    return opened
+
+
+def _speak(model: LoadedModel) -> None:
+    """Have a language model say something, and take down how long that takes."""
+    tensors = short(model)
+    _check_types(model, model.run(tensors, 1))
+    assert model.talks is not None
+    started = time.perf_counter()
+    prompt, answer = model.talks.run(tensors)["tokens"][0].tolist()
+    model.pace.learn(prompt, answer, time.perf_counter() - started)
 
 
 Samples = Callable[[int], Mapping[str, Array]]
@@ -231,6 +274,18 @@ def _check_types(model: LoadedModel, outputs: Mapping[str, Array]) -> None:
                 where=model.package,
                 tries=["genba explain G707"],
             )
+
+
+def short(model: LoadedModel, rows: int = 1) -> dict[str, Array]:
+    """Return a batch that tries a package out: of nothing, and for few words of an answer."""
+    tensors = zeros(model, rows)
+    if model.talks is not None:
+        for tensor in model.manifest.signature.inputs:
+            if tensor.role == "text":
+                tensors[tensor.name][:] = _GREETING
+            elif tensor.name == "max_tokens":
+                tensors[tensor.name][:] = _FEW_TOKENS
+    return tensors
 
 
 def zeros(model: LoadedModel, rows: int) -> dict[str, Array]:

@@ -15,6 +15,7 @@ from genba.serve.lanes.compute import reason
 from genba.serve.lanes.desk import Desk
 from genba.serve.lanes.jobs import Job, Part
 from genba.serve.lanes.models import LoadedModel
+from genba.serve.lanes.talk import TalkLane
 from genba.serve.watch.capture import Tally
 
 _log = logging.getLogger("genba.serve")
@@ -28,7 +29,9 @@ class Service:
         desk: Of its line.
     """
 
-    __slots__ = ("_desk", "interval", "lane", "metrics", "model", "retired", "used_s")
+    __slots__ = (
+        "_desk", "_owed_cpu_s", "interval", "lane", "metrics", "model", "retired", "used_s",
+    )  # fmt: skip
 
     awake: ClassVar = True
 
@@ -38,7 +41,12 @@ class Service:
         self.interval = Tally()
         self.retired = False
         self.used_s = 0.0  # when it was last asked, by the monotonic clock; 0 for never
-        self.lane = Lane(model, floor.pool, floor.limits, desk.line, self)
+        self._owed_cpu_s = 0.0  # of answers that are being written
+        self.lane: Lane | TalkLane
+        if model.talks is None:
+            self.lane = Lane(model, floor.pool, floor.limits, desk.line, self)
+        else:
+            self.lane = TalkLane(model, floor.pool, floor.limits, desk.line, self)
         self.metrics = floor.metrics.package(
             desk.line, model.package, lambda: self.lane.waiting_rows
         )
@@ -61,13 +69,16 @@ class Service:
         self.lane.parameters = {**packaged, **known}
 
     def refusal(
-        self, rows: int, size: int, deadline: float, role: Role, *, urgent: bool
+        self, rows: int, size: int, deadline: float, role: Role, *, urgent: bool, tokens: int = 0
     ) -> Refusal | None:
         """Return why a request is refused now, and count it; None when it is taken.
 
         What a package that is stuck cannot take is an error of the package: so it is rolled back.
         """
-        found = self.lane.refusal(rows, size, deadline, urgent=urgent)
+        if isinstance(self.lane, TalkLane):
+            found = self.lane.refusal(rows, size, deadline, urgent=urgent, tokens=tokens)
+        else:
+            found = self.lane.refusal(rows, size, deadline, urgent=urgent)
         if found is None:
             return None
         why, refusal = found
@@ -84,7 +95,7 @@ class Service:
     def write(self, part: Part) -> None:
         """Write the answers of a part. May be called on a thread, and reads only what stays."""
         model, jobs, outputs = part.model, part.jobs, part.outputs
-        line, server = self._desk.line, self._desk.server
+        line = self._desk.line
         alone = len(jobs) == 1
         start = 0
         for job in jobs:
@@ -99,11 +110,7 @@ class Service:
                     job.wanted,
                     own,
                     line=line,
-                    parameters={
-                        "prediction": f"{server}-{job.first}",
-                        "package": model.package,
-                        "role": job.role,
-                    },
+                    parameters=self.parameters_of(job),
                 )
             start = stop
 
@@ -116,9 +123,10 @@ class Service:
         try:
             self.used_s = time.monotonic()
             latencies = [part.finished - job.received for job in part.jobs]
-            self.interval.add(part, latencies)
             self.metrics.add(part, latencies)
-            self._desk.keep(part)
+            if part.kept or part.error is not None:
+                self.interval.add(part, latencies)
+                self._desk.keep(part)
         except Exception:  # noqa: BLE001  # the next part wants its answers too
             _log.exception("a part of line %s was not counted", self._desk.line)
 
@@ -137,6 +145,47 @@ class Service:
         if call is not None:
             why = admission.stuck if self.lane.stuck else admission.expired
             self._desk.refuse(call, why(self._desk.line))
+
+    def parameters_of(self, job: Job) -> Mapping[str, str]:
+        """Return prediction, package and role of a request."""
+        return {
+            "prediction": f"{self._desk.server}-{job.first}",
+            "package": self.model.package,
+            "role": job.role,
+        }
+
+    def worked(self, seconds: float) -> None:
+        """Take down that the package was at work for so long."""
+        self.interval.compute_s += seconds
+
+    # The line calls these.
+
+    def settle(self) -> float:
+        """Return the seconds of computing since the last `cut`."""
+        if isinstance(self.lane, TalkLane):
+            self.worked(self.lane.settle())
+        return self.interval.compute_s
+
+    def cut(self, cpu_per_compute_s: float) -> tuple[Tally, float] | None:
+        """Return what was answered since the last cut and its CPU seconds; None for nothing.
+
+        Work for answers that are not written yet is charged with them.
+        """
+        tally = self.interval
+        cpu_s = tally.compute_s * cpu_per_compute_s
+        self.metrics.cpu_seconds += cpu_s
+        self._owed_cpu_s += cpu_s
+        if not tally.n:
+            tally.compute_s = 0.0
+            return None
+        cpu_s, self._owed_cpu_s = self._owed_cpu_s, 0.0
+        self.interval = Tally()
+        return tally, cpu_s
+
+    def close(self) -> None:
+        """End a language model, which has threads of its own, before the process ends."""
+        if self.model.talks is not None:
+            self.model.close()
 
     # Helpers.
 
@@ -171,6 +220,8 @@ class Service:
             "energy": self.metrics.energy(),
             "runs": self.model.describe(),
         }
+        if isinstance(self.lane, TalkLane):
+            told["language"] = {**self.lane.describe(), **self.metrics.words()}
         return {**told, "parameters": self.parameters} if self.parameters else told
 
 
@@ -209,6 +260,7 @@ class Sleeper:
         role: Role,  # noqa: ARG002  # the same
         *,
         urgent: bool,  # noqa: ARG002  # the same
+        tokens: int = 0,  # noqa: ARG002  # the same
     ) -> Refusal | None:
         """Return why a call may not wait here; None when it may."""
         limits = self._desk.floor.limits

@@ -25,8 +25,8 @@ class Inputs:
     """A request that has passed every check."""
 
     __slots__ = (
-        "entity_names", "pictures", "rows", "said", "tensors", "time", "timeout_s", "urgent",
-        "wanted",
+        "entity_names", "pictures", "rows", "said", "speech", "tensors", "time", "timeout_s",
+        "urgent", "wanted",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +45,7 @@ class Inputs:
         self.time = time
         self.wanted = wanted
         self.pictures = pictures  # of a package that takes images, one per row
+        self.speech: Any = None  # what is wanted of a language model, see `lanes.speech`
         self.said = False  # whether the request itself says one of these:
         self.timeout_s = math.inf  # from the request on; afterwards nobody wants the answer
         self.urgent = True

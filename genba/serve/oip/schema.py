@@ -14,7 +14,7 @@ NOT_CAPTURED: Final = frozenset({"map", "mask"})
 #: Outputs that whoever sends one file with curl does not want to read.
 _NOT_READ: Final = NOT_CAPTURED | {"embedding", "look"}
 #: Inputs that a request may leave out.
-_OPTIONAL: Final = frozenset({"entity", "time", "parameter"})
+_OPTIONAL: Final = frozenset({"entity", "time", "parameter", "given"})
 _IMAGE_DIMENSIONS: Final = 4
 #: Settings of a task that say how to fill the inputs and read the outputs.
 _TOLD: Final = ("sensors", "outputs", "known", "lags", "context", "horizons", "step_ms", "size")
@@ -60,12 +60,15 @@ class Schema:
         self.entity = _first(inputs, "entity")
         self.time = _first(inputs, "time")
         self.image = _first(inputs, "image")
+        self.given = _first(inputs, "given")
         self.size = _image_size(self.inputs.get(self.image or ""))
         self.features = tuple(t.name for t in inputs if t.role not in _OPTIONAL)
         self.parameters: Mapping[str, float] = defaults(signature)
+        self.said = tuple(t.name for t in outputs if t.role == "text")
         self.alarm = _first(outputs, "alarm")
         self.chosen_class = _first(outputs, "class")
         self.floats = tuple(t.name for t in outputs if t.datatype.startswith("FP"))
+        self.vocabulary: Any = None  # of a language model; whoever loads it says
         self._index = {name: i for i, name in enumerate(entities)}
         self._all = tuple(
             Wanted("", self.output_names, (binary,) * len(outputs)) for binary in (False, True)
@@ -152,13 +155,15 @@ def same_requests(mine: Signature, theirs: Signature) -> bool:
     """Say whether two packages can answer the same requests.
 
     Working size of images, default of a parameter, number of classes and width of a map may
-    differ: images are sent as files or scaled, and answers carry their shapes.
+    differ: images are sent as files or scaled, and answers carry their shapes. One may say where
+    its answers come from and the other not.
     """
     return _asked(mine.inputs) == _asked(theirs.inputs) and _given(mine.outputs) == _given(
         theirs.outputs
     )
 
 
+_ADDED: Final = "origin"  # a role of outputs that a package may have besides
 _ANY_SIZE: Final = frozenset({"map", "mask", "embedding", "look", "probability"})
 
 
@@ -170,4 +175,5 @@ def _given(tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
     return [
         (t.name, t.datatype, t.role, len(t.shape) if t.role in _ANY_SIZE else t.shape)
         for t in tensors
+        if t.role != _ADDED
     ]

@@ -24,6 +24,7 @@ from genba.core.digest import canonical_json, digest_json
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
 from genba.core.values import Manifest
+from genba.edge.package import MODEL_FILE
 from genba.serve.limits import Limits
 from genba.store import io
 from genba.targets.probe import fingerprint, probe
@@ -101,6 +102,7 @@ class Trials:
             {
                 "package": package,
                 "engine": manifest.engine.name,
+                "graph": MODEL_FILE in manifest.files,
                 "settings": dict(manifest.engine.settings),
                 "blobs": str(self._blobs),
                 "limits": asdict(limits),

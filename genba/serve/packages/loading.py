@@ -159,4 +159,6 @@ def _mark(model: LoadedModel, marker: Marker) -> None:
         finally:
             marker.leave()
 
+    if model.talks is not None:
+        model.busy = marker.steady(number)
     model.run = marked  # type: ignore[method-assign]  # one call deeper, for every kind of lane

@@ -13,7 +13,7 @@ import mmap
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -63,6 +63,7 @@ class Marker:
         self._numbers: dict[str, int] = {}
         self._lock = threading.Lock()
         self._taken = 0
+        self._steady: dict[int, int] = {}  # package number -> slot
         self._own = threading.local()
         self._evidence: BinaryIO | None = None
         self._patient = 0
@@ -87,6 +88,21 @@ class Marker:
     def leave(self) -> None:
         """Note that this thread has come back; `enter` comes first."""
         self._words[self._own.at] = 0
+
+    def steady(self, number: int) -> Callable[[bool], None]:
+        """Return what notes that a package is at work on threads of its own, until it is not."""
+        with self._lock:
+            slot = self._steady.get(number)
+            if slot is None:
+                slot = self._steady[number] = min(self._taken, _THREADS - 1)
+                self._taken += 1
+        self._words[2 * slot] = slot + 1  # no thread has such an identity
+
+        def note(busy: bool) -> None:
+            with contextlib.suppress(ValueError):  # the marks are closed: the server ends
+                self._words[2 * slot + 1] = number if busy else 0
+
+        return note
 
     def watch(self, hang_s: float) -> None:
         """Write down fatal signals from now on, and end the process unless this is called again.

@@ -22,7 +22,7 @@ import numpy as np
 from genba.core.problem import Problem
 from genba.core.protocols import Engine, JsonObject
 from genba.core.resolve import resolve
-from genba.serve.lanes.models import LoadedModel, load_model, zeros
+from genba.serve.lanes.models import LoadedModel, load_model, short
 from genba.serve.lanes.probe import Probe, share
 from genba.serve.limits import Limits
 from genba.store.blobs import Blobs
@@ -83,7 +83,7 @@ def _alone(asked: Mapping[str, Any], answer: BinaryIO) -> None:
     told: dict[str, Any] = {}
     try:
         limits = Limits(**asked["limits"])
-        runtime = _first_use(asked["engine"], asked["settings"])
+        runtime = _first_use(asked["engine"], asked["settings"]) if asked["graph"] else None
         before = resident_bytes()
         blobs = Path(asked["blobs"])
         probe = Probe(blobs.parent, limits.cores or share())  # what it finds is for the server
@@ -116,10 +116,11 @@ def leaked_bytes(model: LoadedModel, seconds: float) -> int:
         seconds: How long to try; too few runs in that time find nothing.
     """
     rows = model.batch_rows
-    runs = min(int(seconds / max(model.batch_seconds, 1e-6)), _MOST_RUNS)
+    own_s = model.batch_seconds if model.talks is None else model.pace.seconds(_MOST_RUNS)
+    runs = min(int(seconds / max(own_s, 1e-6)), _MOST_RUNS)
     if runs < _FEWEST_RUNS:
         return 0
-    tensors = zeros(model, rows)
+    tensors = short(model, rows)
     sizes = []
     until = time.perf_counter() + _LONGER * seconds
     for _ in range(_QUARTERS):

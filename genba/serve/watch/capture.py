@@ -53,7 +53,7 @@ class Tally:
         """Count one computed part; what was given up meanwhile has been counted already."""
         jobs = part.jobs
         self.role = jobs[-1].role
-        self.compute_s += part.seconds
+        self.compute_s += part.seconds if part.charge_s is None else part.charge_s
         late = any([job.given_up for job in jobs])  # a list is faster than a generator
         rows = [job.rows for job in jobs]
         if late:

@@ -53,6 +53,8 @@ def _block(parts: Sequence[Part], rule: Capture) -> CapturedRows:
     ended = np.repeat([part.finished for part in parts], [len(part.jobs) for part in parts])
     waited = (ended - np.array([job.received for job in jobs])) * 1e6
     made = model.schema.kept_outputs if parts[0].error is None else ()
+    if rule.inputs != "all":  # what was said may tell what was asked
+        made = tuple(name for name in made if name not in model.schema.said)
     return CapturedRows(
         package=model.package,
         n=n if kept is None else n[kept],
@@ -104,7 +106,8 @@ def _given(
     if rule.inputs == "none":
         return {}
     given: dict[str, Array] = {}
-    for name in (*schema.features, *schema.parameters):
+    scored = () if schema.given is None else (schema.given,)
+    for name in (*schema.features, *scored, *schema.parameters):
         if name == schema.image:
             pictures = [picture for job in jobs for picture in job.pictures]
             pictures = pictures if kept is None else [pictures[k] for k in kept.tolist()]

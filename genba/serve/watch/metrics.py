@@ -28,6 +28,7 @@ LARGEST: Final = frozenset({"genba_capture_behind_seconds"})
 KIND: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
 _PACKAGES: Final = 256  # whose counts are kept; those of the oldest that is not loaded go first
 _AT_ONCE: Final = 4_096  # observations; sorted one by one they take ten times as long
@@ -118,6 +119,8 @@ class PackageMetrics:
         self.failures = Histogram(_SECONDS)  # those of `latency` that ended in an error
         self.last_ms = 0  # when it computed last, Unix time
         self.batch = Histogram(_ROWS)
+        self.tokens: Counter[str] = Counter()  # of a language model: prompt, answer
+        self.first = Histogram(_SECONDS)
         self.cpu_seconds = 0.0
         self._watts = watts
 
@@ -142,6 +145,9 @@ class PackageMetrics:
             rows = sum(job.rows for job in jobs if not job.given_up)
             answered_s = [latency_s for job, latency_s in pairs if not job.given_up]
         self.latency.observe_all(answered_s)
+        if part.words is not None:
+            self.tokens.update(prompt=part.words.prompt, answer=part.words.answer)
+            self.first.observe_all(part.words.first_s)
         self.last_ms = time.time_ns() // 1_000_000
         if part.error is not None:
             self.failures.observe_all(answered_s)
@@ -168,6 +174,15 @@ class PackageMetrics:
             "predictions": by_status.total(),
             "errors": by_status["error"],
             "not_a_number": by_status["nan"],
+        }
+
+    def words(self) -> dict[str, Any]:
+        """Return the tokens of a language model, and what thousand of its answers cost."""
+        answer = self.tokens["answer"]
+        return {
+            "prompt_tokens": self.tokens["prompt"],
+            "answer_tokens": answer,
+            "joules_per_1000_tokens": round(1e3 * self.joules / answer, 3) if answer else None,
         }
 
     @property
@@ -228,7 +243,7 @@ class Metrics:
         self.journal.refused(route, refusal, line=line, trace=trace)
 
     def _look(self, line: str, part: Part, latencies_s: Sequence[float]) -> None:
-        if max(latencies_s) > self.journal.slow_s:
+        if part.words is None and max(latencies_s) > self.journal.slow_s:  # words take their time
             self.journal.slow(line, part, latencies_s)
         if self.tracing is not None:
             self.tracing.look(line, part)
@@ -297,12 +312,17 @@ class Metrics:
             labels=labels,
         )
         waiting = GaugeMetricFamily("genba_queue_depth", "Rows that wait.", labels=labels)
+        tokens = CounterMetricFamily(
+            "genba_tokens", "Tokens that language models read and wrote.", labels=(*labels, "kind")
+        )
         for key, package in self._packages.items():
+            for kind, count in package.tokens.items():
+                tokens.add_metric((*key, kind), count)
             for (role, status), rows in package.predictions.items():
                 predictions.add_metric((*key, role, status), rows)
             energy.add_metric(key, package.joules)
             waiting.add_metric(key, package.waiting())
-        yield from (loaded, predictions, energy, waiting)
+        yield from (loaded, predictions, energy, waiting, tokens)
         yield from self._histograms(labels)
 
     def _histograms(self, labels: tuple[str, str]) -> Iterator[Metric]:
@@ -311,6 +331,7 @@ class Metrics:
             ("genba_inference_queue_seconds", "From request to computing.", lambda p: p.queue),
             ("genba_inference_compute_seconds", "Computing one batch.", lambda p: p.compute),
             ("genba_inference_write_seconds", "Writing the answers of a batch.", lambda p: p.write),
+            ("genba_first_token_seconds", "From request to the first words.", lambda p: p.first),
             ("genba_inference_batch_size", "Rows per batch.", lambda p: p.batch),
         )
         for name, text, pick in kinds:

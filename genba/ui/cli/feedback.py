@@ -168,6 +168,7 @@ def _questions(items: Sequence[QueueItem]) -> RenderableType:
         "prediction": [item.prediction for item in items],
         "entity": [item.entity or "" for item in items],
         "time": ["" if item.time_ms is None else when(item.time_ms) for item in items],
+        "asked": [item.asked or "" for item in items],
         "answer": [_answer(item) for item in items],
         "why": [", ".join(item.reasons) for item in items],
     }

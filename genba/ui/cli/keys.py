@@ -29,6 +29,9 @@ class What:
     line: tuple[str, ...] = ()
     """Only for this line; several times for several (default: every line)."""
 
+    access: tuple[str, ...] = ()
+    """Tag of documents that an assistant may answer from; several times for several."""
+
     days: float | None = None
     """Until it expires (default: never)."""
 
@@ -81,6 +84,7 @@ def _added(store: Store, name: str, what: What, by: str) -> Answer:
     grant = Grant(
         scopes=what.scope,
         lines=what.line,
+        access=what.access,
         days=what.days,
         rate=_rate(what.rate),
         concurrent=what.concurrent,
@@ -158,6 +162,8 @@ def _allows(key: Key) -> str:
     parts = [", ".join(sorted(key.scopes))]
     if key.lines:
         parts.append(f"for {', '.join(sorted(key.lines))}")
+    if key.access:
+        parts.append(f"documents of {', '.join(sorted(key.access))}")
     if key.rate is not None:
         parts.append(f"{key.rate:g}/s")
     if key.concurrent is not None:
@@ -172,6 +178,7 @@ def _plain(key: Key) -> dict[str, Any]:
         "state": key.state(_now_ms()),
         "scopes": sorted(key.scopes),
         "lines": sorted(key.lines),
+        "access": sorted(key.access),
         "expires_ms": key.expires_ms,
         "rate": key.rate,
         "concurrent": key.concurrent,

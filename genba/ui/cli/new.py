@@ -27,6 +27,7 @@ from genba.ui.cli.look import look
 from genba.ui.cli.options import DEFAULT, Options
 from genba.ui.cli.scaffold import SCAFFOLDS, scaffold
 from genba.ui.cli.shipped import renamed, shipped
+from genba.ui.cli.texts import in_columns, is_texts, propose_texts
 
 Sources = Annotated[tuple[str, ...], Parameter(name="--from", consume_multiple=True)]
 
@@ -46,7 +47,11 @@ class Asked:
 
 
 _NOTHING: Final = Asked()
-_CALLED: Final = {"image": "images", "table": "tables"}  # what a task reads, by its modality
+_CALLED: Final = {
+    "image": "images",
+    "table": "tables",
+    "text": "texts",
+}  # what a task reads, by its modality
 
 
 def new(
@@ -62,16 +67,16 @@ def new(
     """Write a line, shipped or guessed from data, or a kind of your own.
 
     With one name it is a line. Those that ship with Genba run at once on real data: wind-farm,
-    shuttle, inspection, products, load, bearings. From data of your own nothing is decided that
-    you cannot read: every guess stands in the file with its reason. With two names it is a
-    package that adds to the catalog: genba new engine NAME writes one that works, to start from;
-    likewise task, source and target.
+    shuttle, inspection, products, load, bearings, helpdesk, intents. From data of your own nothing
+    is decided that you cannot read: every guess stands in the file with its reason. With two names
+    it is a package that adds to the catalog: genba new engine NAME writes one that works, to start
+    from; likewise task, source and target.
 
     Args:
         name: Name of the line; the file is NAME.toml. Or a kind: task, engine, source, target.
         entry: After a kind: the name in the catalog; the package goes into a folder of that name.
         from_: A line that ships with Genba; files (CSV, text, Parquet, JSON Lines; a pattern is
-            fine); a folder of images; or a source, package:shuttle.
+            fine); a folder of images; conversations (JSON Lines); or a source, package:shuttle.
         asked: What is not to be guessed.
         force: Overwrite what is there.
         options: Common options.
@@ -129,11 +134,18 @@ def _guessed(path: Path, name: str, source: str, asked: Asked) -> Answer:
         _refuse_modality(name, source, asked.task, modality, "image")
         line, reasons, count = propose_images(name, source, asked.task)
         seen, found = f"{number(count)} images were found", {"reasons": reasons}
+    elif modality == "text" or (modality is None and is_texts(source)):
+        line, reasons, count = propose_texts(name, source, asked.task)
+        seen, found = f"{number(count)} texts were read", {"reasons": reasons}
     else:
         frame = look(source)
         count, seen = len(frame), f"{number(len(frame))} rows were looked at"
         of_images = listed(frame) if modality in (None, "image") else None
-        if of_images:
+        of_texts = in_columns(frame, source) if modality is None else None
+        if of_texts:
+            line, reasons, count = propose_texts(name, source, asked.task, of_texts)
+            seen, found = f"{number(count)} texts were read", {"reasons": reasons}
+        elif of_images:
             line, reasons = propose_manifest(name, source, of_images, asked.task)
             found = {"reasons": reasons}
         else:

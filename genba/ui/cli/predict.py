@@ -3,7 +3,7 @@
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from genba.ui.cli.predict_ask import Ask, Made, answers, complete
 from genba.ui.cli.predict_batch import Batch, run_batch
 from genba.ui.cli.predict_input import Part, as_json, parts
 from genba.ui.cli.predict_report import Reading
+from genba.ui.cli.predict_texts import questions
 from genba.ui.cli.trace_why import explained
 
 _URL: Final = "http://127.0.0.1:8080"
@@ -79,7 +80,8 @@ def predict(
     Args:
         name: The line.
         input_: Rows as CSV, Parquet or JSON Lines with the line's columns (for a forecast the
-            history, and behind it what is known of the future); or an image, a folder, a pattern.
+            history, and behind it what is known of the future); or an image, a folder, a pattern;
+            or questions, a text file with one on each line, or JSON Lines.
         local: Do not ask the server: run this package here, or "stable" for the one in production.
         url: The server (default: $GENBA_URL, else http://127.0.0.1:8080).
         more: What else to write or say.
@@ -115,12 +117,22 @@ def predict(
             else predict_ask.here(store, package, manifest, wanted)
         )
         with asks as ask:
-            asked = parts(line, manifest, input_, taken.rejected, every=more.every)
+            asked = _asked(line, manifest, input_, taken.rejected, every=more.every)
             taken.take_all(answers(asked, ask, taken.rejected))
         if not taken.plain:
             raise _nothing(input_)
         why = taken.explained(store) if more.explain else None
     return _answer(taken, why)
+
+
+def _asked(
+    line: Line, manifest: Manifest, path: Path, rejected: Counter[str], *, every: bool
+) -> Iterator[Part]:
+    """Return what a file holds as samples: texts as texts, all else as rows or images."""
+    text = next((t.name for t in manifest.signature.inputs if t.role == "text"), None)
+    if text is not None:
+        return questions(path, text, rejected)
+    return parts(line, manifest, path, rejected, every=every)
 
 
 def _refuse_with_batch(name: str, path: Path, more: More) -> None:
@@ -184,7 +196,7 @@ class _Taken:
             for index in range(len(one.part)):
                 row = self._row(one, index)
                 row |= {
-                    n: as_json(t[index].tolist())
+                    n: as_json(np.asarray(t[index]).tolist())
                     for n, t in outputs.items()
                     if self.manifest_role(n) not in _NOT_PRINTED
                 }
@@ -217,6 +229,8 @@ class _Taken:
         row: dict[str, Any] = {"row": int(part.rows[index])}
         if part.names[index]:
             row["file"] = part.names[index]
+        if (text := self.reading.asked(part.tensors, index)) is not None:
+            row["question"] = text
         clock = self.line.data.time is not None and part.times is not None
         row["entity"] = part.entities[index] if self.line.data.entity else None
         row["time_ms"] = int(part.times[index]) if clock and part.times is not None else None
@@ -224,7 +238,8 @@ class _Taken:
 
     def _rank(self, row: dict[str, Any], made: Made, index: int) -> None:
         alarm = self.reading.value(row, "alarm") is True
-        rank = (alarm, float(self.reading.value(row, "score") or 0.0))
+        doubt = -float(self.reading.value(row, "confidence") or 0.0)
+        rank = (alarm, float(self.reading.value(row, "score") or doubt))
         if self.more.explain and (self.strongest is None or rank > self.strongest[0]):
             self.strongest = (rank, made.part.some(slice(index, index + 1)), made.package)
 

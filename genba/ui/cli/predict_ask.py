@@ -47,7 +47,7 @@ def server(url: str, line: str, manifest: Manifest, outputs: tuple[str, ...]) ->
         manifest: Of a package of the line; its signature holds for every package that answers.
         outputs: Names of what is wanted.
     """
-    sent = [t.name for t in manifest.signature.inputs if t.role not in SENT_OTHERWISE]
+    sent = [t.name for t in manifest.signature.inputs if t.role not in (*SENT_OTHERWISE, "given")]
     with Client(url, key=environment_key(), ca=environment_ca()) as client:
 
         def ask(part: Part) -> Made:

@@ -18,6 +18,7 @@ from genba.core.values import Manifest
 from genba.data.intake import Intake
 from genba.data.sources.files import FileSource
 from genba.edge.images import as_served
+from genba.edge.texts import as_text
 
 _MOST_ROWS: Final = 1_000_000
 _MOST_IMAGES: Final = 10_000
@@ -271,8 +272,10 @@ def _cut(samples: Samples, entity: str) -> Iterator[Part]:
 
 
 def as_json(value: Any) -> Any:
-    """Return an output of one sample as JSON: what is not a number is None."""
+    """Return an output of one sample as JSON: what is not a number is None, bytes are text."""
     if isinstance(value, list):
         plain = [as_json(inner) for inner in value]
         return plain[0] if len(plain) == 1 else plain
+    if isinstance(value, bytes):
+        return as_text(value)
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -2,12 +2,14 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.console import RenderableType
 
 from genba.core.values import Manifest, Tensor
+from genba.edge.texts import messages_of, question_of
 from genba.ui.cli.answer import facts, heading, table
 from genba.ui.cli.figures import number, short, when
 
@@ -22,6 +24,7 @@ class Reading:
 
     def __init__(self, manifest: Manifest, classes: Sequence[str]) -> None:
         self.classes = classes
+        self.text = next((t.name for t in manifest.signature.inputs if t.role == "text"), None)
         self.step_ms = manifest.settings.get("step_ms")
         self.series = tuple(str(n) for n in manifest.settings.get("outputs") or ())
         self.outputs: dict[str, Tensor] = {}
@@ -37,6 +40,12 @@ class Reading:
         """Return what a row says in a role, None when nothing."""
         tensor = self.outputs.get(role)
         return None if tensor is None else row.get(tensor.name)
+
+    def asked(self, tensors: Mapping[str, Any], index: int) -> str | None:
+        """Return the question of a sample, None where packages are not asked in words."""
+        if self.text is None:
+            return None
+        return question_of(messages_of(tensors[self.text][index]))
 
     def class_of(self, row: Row) -> str | None:
         """Return the class in words; "unsure" where the model abstains."""
@@ -104,7 +113,10 @@ def blocks(
         title += f", {number(alarms)} alarm{'s' * (alarms != 1)}"
     first = strongest(plain, reading)
     shown: list[RenderableType] = [heading(title, mark="wait" if alarms else "yes")]
-    if reading.columns():
+    if "text" in reading.outputs:
+        for row in first[:_SHOWN]:
+            shown.append(facts(_conversation(row, reading)))
+    elif reading.columns():
         what = "the strongest alarms" if alarms else "the newest of each, then the others"
         if len(plain) > _SHOWN:
             shown.append(facts([("shown", what)]))
@@ -138,6 +150,22 @@ def _table(rows: Sequence[Row], reading: Reading) -> RenderableType:
     heads = ["prediction", *about, *reading.columns()]
     right = ("score", "probability", "expected")
     return table(heads, cells, right=right, whole=("prediction",))
+
+
+def _conversation(row: Row, reading: Reading) -> list[tuple[str, str]]:
+    """Return a question, its answer, and who gave it from what."""
+    said = reading.value(row, "confidence")
+    sure = f"{100 * math.exp(said):.0f} % per token" if isinstance(said, float) else "-"
+    pairs = [
+        ("asked", str(row.get("question") or "")),
+        ("answer", str(reading.value(row, "text") or "(nothing)")),
+        ("sure", sure),
+    ]
+    if (by := row.get("by")) not in (None, "model"):
+        pairs.append(("by", str(by)))
+    if (sources := row.get("sources")) not in (None, "", "[]"):
+        pairs.append(("sources", str(sources)))
+    return [("prediction", str(row["prediction"] or f"row {row['row']}")), *pairs]
 
 
 def _about(row: Row, head: str) -> str:

@@ -1,5 +1,6 @@
 """What a run did, as a person reads it, from the rows that came in to the bill."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +26,16 @@ _ENGINE_MEASURES: Final = {  # of one prediction at a time -> head of its column
     "energy_mj": "mJ",
 }
 
+_MEASURED: Final = "measured"  # the trial that holds how fast a training went
+_TRAINING: Final = {  # what is told of it -> in these words
+    "steps": "steps",
+    "tokens": "tokens",
+    "tokens_per_s": "tokens/s",
+    "tokens_per_cpu_s": "tokens/CPU-s",
+    "flops_per_cpu_s": "FLOP/CPU-s",
+    "share_of_peak": "of the measured peak",
+}
+
 Results = Mapping[str, Mapping[str, Any]]
 
 
@@ -43,6 +54,7 @@ def report(line: Line, outcome: RunOutcome, *, again: str, production: str | Non
         _data(results.get("prepare", {}), line.task),
         _derived(results),
         _trials(results.get("train", {})),
+        _training(results.get("train", {})),
         measures_report(results.get("evaluate", {})),
         _gates(results.get("evaluate", {})),
         _comparisons(results.get("evaluate", {})),
@@ -146,7 +158,7 @@ def _derived(results: Results) -> RenderableType | None:
 
 def _says_nothing(value: Any) -> bool:
     """Limits by sensor, most of them open, come from the checks of the line; nobody reads them."""
-    return value in (None, [], {}) or (isinstance(value, list) and None in value)
+    return value in (None, "", [], {}) or (isinstance(value, list) and None in value)
 
 
 def _plain(value: Any) -> str:
@@ -175,19 +187,30 @@ def _word(name: str, value: Any) -> str:
 
 
 def _trials(train: Mapping[str, Any]) -> RenderableType | None:
-    trials = [t for t in train.get("trials") or [] if isinstance(t, Mapping)]
+    known = (t for t in train.get("trials") or [] if isinstance(t, Mapping))
+    trials = [t for t in known if _MEASURED not in t]
     if not trials:
         return None
-    numbers = [k for k, v in trials[0].items() if isinstance(v, (int, float))]
-    names = [k for k, v in trials[0].items() if isinstance(v, str)]
-    columns = [*names, *numbers, *(k for k, v in trials[0].items() if isinstance(v, Mapping))]
+    whole = max(trials, key=len)
+    numbers = [k for k, v in whole.items() if isinstance(v, (int, float))]
+    names = [k for k, v in whole.items() if isinstance(v, str)]
+    columns = [*names, *numbers, *(k for k, v in whole.items() if isinstance(v, Mapping))]
     if "loss" in columns:
-        trials.sort(key=lambda trial: float(trial["loss"]))
+        trials.sort(key=lambda trial: float(trial.get("loss", math.inf)))
     rows = [[_plain(trial.get(c, "")) for c in columns] for trial in trials[:_SHOWN_TRIALS]]
     more = len(trials) - len(rows)
     if more > 0:
         rows.append([f"and {more} more", *("" for _ in columns[1:])])
     return table(columns, rows, right=numbers)
+
+
+def _training(train: Mapping[str, Any]) -> RenderableType | None:
+    """Return how fast a training went, where the task says so."""
+    trials = (t for t in train.get("trials") or [] if isinstance(t, Mapping))
+    found: Mapping[str, Any] = next((t[_MEASURED] for t in trials if _MEASURED in t), {})
+    told = ((unit, found.get(name)) for name, unit in _TRAINING.items())
+    words = [f"{number(value)} {unit}" for unit, value in told if isinstance(value, (int, float))]
+    return facts([("training", ", ".join(words))]) if words else None
 
 
 def _gates(evaluated: Mapping[str, Any]) -> RenderableType | None:

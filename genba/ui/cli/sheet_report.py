@@ -26,6 +26,7 @@ def blocks(sheet: Sheet) -> list[RenderableType]:
         *_split(sheet.get("split") or {}),
         *_label(sheet.get("label") or {}),
         *_images(sheet.get("images") or {}),
+        *_texts(sheet.get("texts") or {}),
         *_alike(sheet.get("alike") or {}),
         *_stuck(sheet.get("stuck") or {}),
         *_source(sheet.get("source") or {}),
@@ -115,17 +116,33 @@ def _images(images: Sheet) -> Pairs:
     return pairs
 
 
+def _texts(texts: Sheet) -> Pairs:
+    if not texts:
+        return []
+    shapes = ", ".join(f"{number(n)} {kind}" for kind, n in _by_count(texts["shapes"]))
+    pairs: Pairs = [("texts", f"{shapes}; {number(texts['characters'])} characters")]
+    if texts.get("languages"):
+        told = ", ".join(f"{name or '?'} {number(n)}" for name, n in _by_count(texts["languages"]))
+        pairs.append(("languages", told))
+    if texts.get("personal_data"):
+        told = ", ".join(f"{number(n)} {kind}" for kind, n in _by_count(texts["personal_data"]))
+        pairs.append(("personal data", f"masked: {told}"))
+    pairs += [("", f"{number(n)} {note}") for note, n in _by_count(texts.get("notes") or {})]
+    return pairs
+
+
 def _alike(alike: Sheet) -> Pairs:
-    """Say which images were kept together because they are nearly the same."""
+    """Say which images or texts were kept together because they are nearly the same."""
     pairs: Pairs = []
+    what = "texts" if "texts" in alike else "images"
     if alike.get("groups"):
-        held = f"{number(alike['images'])} images in {number(alike['groups'])} groups"
+        held = f"{number(alike[what])} {what} in {number(alike['groups'])} groups"
         pairs.append(("near-duplicates", f"{held}, each on one side of the split"))
     if alike.get("purged"):
-        why = "near to an image that another split has, so in none"
+        why = f"near to {what} that another split has, so in none"
         pairs.append(("", f"{number(alike['purged'])} {why}"))
     if alike.get("too_alike"):
-        why = "too alike to tell copies from other parts; name what belongs together by data.entity"
+        why = "too alike to tell copies from others; name what belongs together by data.entity"
         pairs.append(("", why))
     return pairs
 

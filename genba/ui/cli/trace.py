@@ -13,6 +13,7 @@ from genba.core.codec import encode
 from genba.core.digest import digest_bytes
 from genba.core.problem import Problem
 from genba.core.values import Bill, Event
+from genba.edge.texts import BYTES, as_text, messages_of, question_of
 from genba.store.captures import DIGEST, TRACE, TRACES, find_prediction, inputs_kept, traced
 from genba.store.feedback import FeedbackRow
 from genba.store.home import Store
@@ -24,6 +25,8 @@ from genba.ui.cli.figures import short
 from genba.ui.cli.lookup import LAST, find_record, newest_prediction, open_home
 from genba.ui.cli.options import DEFAULT, Options
 from genba.ui.cli.trace_report import blocks, next_commands
+from genba.ui.cli.trace_rested import rested
+from genba.ui.cli.trace_taught import taught
 from genba.ui.cli.trace_why import why
 
 _KINDS: Final = ("package", "model", "dataset", "run")
@@ -70,6 +73,10 @@ def trace(
         found = _walk(store, start)
         if prediction:
             found = {**_prediction_facts(store, thing, *prediction), **found}
+            if texts := _asked(found):
+                found["taught"] = taught(store, found["datasets"], texts)
+                values = found["prediction"]["values"]
+                found["rested_on"] = rested(store, found["package"], values)
             if explain or save_map:
                 found["explanation"] = why(store, prediction[1], save_map)
     return Answer(
@@ -134,13 +141,16 @@ def _prediction_facts(
     said: list[FeedbackRow] = store.feedback.by_prediction(thing)
     names = ("n", "received_ms", "package", "role", "entity", "time", "latency_us", "status", TRACE)
     digest: bytes | None = row.get(DIGEST)
+    texts = _texts(store, str(row["package"]))
     return {
         "prediction": {
             "id": thing,
             "line": capture.line,
             **{name: row.get(name) for name in names},
             "values": {
-                k: _plain(v) for k, v in row.items() if k not in (*names, DIGEST) and v is not None
+                k: as_text(v) if k in texts else _plain(v)
+                for k, v in row.items()
+                if k not in (*names, DIGEST) and v is not None
             },
             "inputs": inputs_kept(capture.body),
             DIGEST: digest.hex() if digest else None,
@@ -150,6 +160,21 @@ def _prediction_facts(
         },
         "feedback": [encode(said_row) for said_row in said],
     }
+
+
+def _asked(found: Mapping[str, Any]) -> str:
+    """Return the question behind a prediction; "" where packages are not asked in words."""
+    signature = (found.get("package") or {}).get("signature") or {}
+    text = next((t["name"] for t in signature.get("inputs", ()) if t["role"] == "text"), None)
+    given = found["prediction"]["values"].get(text)
+    return question_of(messages_of(given)) if isinstance(given, str) else ""
+
+
+def _texts(store: Store, package: str) -> frozenset[str]:
+    """Return the inputs and outputs of a package that are texts."""
+    signature = (store.ledger.get("package", package) or {}).get("signature") or {}
+    tensors = [*signature.get("inputs", ()), *signature.get("outputs", ())]
+    return frozenset(str(t["name"]) for t in tensors if t["datatype"] == BYTES)
 
 
 def _plain(value: Any) -> Any:

@@ -9,9 +9,11 @@ from rich.text import Text
 
 from genba.core.codec import decode
 from genba.core.values import Bill
+from genba.ui.cli import trace_rested
 from genba.ui.cli.answer import facts, heading, passed, table
 from genba.ui.cli.figures import bill_facts, measure, moment, number, seconds, short, when
 from genba.ui.cli.line_report import bounds
+from genba.ui.cli.trace_taught import told
 from genba.ui.cli.trace_values import answers, given
 from genba.ui.cli.trace_why import explained
 
@@ -33,6 +35,10 @@ def blocks(thing: str, found: Mapping[str, Any]) -> list[RenderableType]:
             shown += [Text(name, style="bold"), facts(pairs)]
         if name == "prediction" and "explanation" in found:
             shown += [Text("why", style="bold"), *explained(found["explanation"])]
+        if name == "prediction" and found.get("taught"):
+            shown += [Text("learned from people", style="bold"), *told(found["taught"])]
+        if name == "prediction" and found.get("rested_on"):
+            shown += [Text("rests on", style="bold"), *trace_rested.told(found["rested_on"])]
     for dataset in found.get("datasets", []):
         shown += [Text("dataset", style="bold"), facts(_dataset(dataset)), _segments(dataset)]
     return shown

@@ -19,6 +19,7 @@ from genba.ui.cli.answer import facts, table
 from genba.ui.cli.figures import number, short
 
 _SHOWN: Final = 12
+_SHOWN_TEXT: Final = 60  # characters of a question
 _CLOCK_FROM_MS: Final = 10**11  # smaller times are row numbers or cycles, not a date since 1973
 
 
@@ -81,7 +82,8 @@ def explained(found: Mapping[str, Any]) -> list[RenderableType]:
     if pairs:
         shown.append(facts(pairs))
     if found["cases"]:
-        heads = ["nearest known case", "distance", "label", "which is"]
+        what = "asked" if any(c.get("text") for c in found["cases"]) else "label"
+        heads = ["nearest known case", "distance", what, "which is"]
         rows = [
             [f"row {c['row']}", number(c["distance"]), _label(c), _where(c)] for c in found["cases"]
         ]
@@ -98,6 +100,8 @@ def _reading(value: float | str | None) -> str:
 def _label(case: Mapping[str, Any]) -> str:
     if case.get("called"):
         return str(case["called"])
+    if case.get("text"):
+        return str(case["text"])[:_SHOWN_TEXT]
     label = case.get("label")
     return "none" if label is None else number(float(label))
 

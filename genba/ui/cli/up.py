@@ -284,7 +284,7 @@ def _greet(
 
 def _protocols(settings: Settings) -> str:
     tls = " over TLS" if settings.tls else ""
-    spoken = f"Open Inference Protocol, HTTP{tls}"
+    spoken = f"Open Inference Protocol, and OpenAI for lines of language, HTTP{tls}"
     if settings.grpc_port is None:
         return spoken
     return f"{spoken}; gRPC{tls} on port {settings.grpc_port}"

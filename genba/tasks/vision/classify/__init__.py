@@ -26,16 +26,15 @@ from genba.core.task import (
     Task,
 )
 from genba.core.values import Signature
+from genba.learn.classes import compare, parity, words
 from genba.runs.effort import Effort
 from genba.tasks.vision.classify import (
     baselines,
-    compare,
     drift,
     example,
     explain,
     export,
     fit,
-    parity,
     schema,
     score,
 )
@@ -109,7 +108,7 @@ class VisionClassify(Task):
 
     def label(self, correction: str, classes: Sequence[str] = ()) -> float:
         """Turn the name of a class into its number; `new:NAME` is the one behind the last."""
-        return schema.label(correction, classes)
+        return words.label(correction, classes)
 
     def rows(self, tensors: Tensors, settings: JsonObject) -> Recovered:  # noqa: ARG002  the seam's
         """Return the images a package was given."""
@@ -117,7 +116,7 @@ class VisionClassify(Task):
 
     def outcome(self, outputs: Mapping[str, Any], label: float, settings: JsonObject) -> str:  # noqa: ARG002  the seam's
         """Say "confirmed" or "wrong"; nothing where the model abstained."""
-        return schema.outcome(outputs.get("class"), label)
+        return words.outcome(outputs.get("class"), label)
 
     def uncertainty(self, outputs: Tensors, settings: JsonObject) -> Array:  # noqa: ARG002  the seam's
         """Return 1 less the margin between the two likeliest classes."""

@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 
 from genba.core.protocols import Array, JsonObject, Tensors, View
 from genba.core.task import Scores
+from genba.learn.classes.answers import answers
+from genba.learn.classes.chosen import choose, rows
 from genba.learn.threads import one_thread
-from genba.tasks.vision.classify import features, schema
-from genba.tasks.vision.classify.model import answers
+from genba.tasks.vision.classify import schema
 from genba.tasks.vision.classify.score import score
 
 _SIDE: Final = 16  # pixels each way that are left of an image
@@ -27,9 +28,9 @@ class _Pixels:
     """Multinomial logistic regression on 16 x 16 pixels, calibrated by nothing."""
 
     def __init__(self, view: View, settings: JsonObject) -> None:
-        chosen = features.choose(view, "train", settings, _ROWS, seed=0)
+        chosen = choose(view, "train", settings, _ROWS, seed=0)
         size = {"size": _SIDE}
-        parts = [schema.samples(c, size).tensors["image"] for c in features.rows(view, chosen)]
+        parts = [schema.samples(c, size).tensors["image"] for c in rows(view, chosen)]
         x = self._flat(np.concatenate(parts))
         self._mean, self._scale = x.mean(axis=0), x.std(axis=0) + 1e-3
         self._classes = len(settings["classes"])

@@ -8,15 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from genba.core.problem import Problem
-from genba.core.protocols import Array, JsonObject, View
+from genba.core.protocols import JsonObject, View
 from genba.core.task import Model
 from genba.learn.backbone import FILTERS, Backbone, load
+from genba.learn.classes import calibrate, heads
+from genba.learn.classes.chosen import choose, folds
+from genba.learn.classes.directions import directions
+from genba.learn.classes.heads import Head, Lesson
 from genba.learn.search import Space, Trial, plan, search
 from genba.learn.threads import one_thread
 from genba.runs.effort import Effort
-from genba.tasks.vision.classify import calibrate, features, heads, schema
+from genba.tasks.vision.classify import features, schema
 from genba.tasks.vision.classify.features import Bank
-from genba.tasks.vision.classify.heads import Head, Lesson
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -36,9 +39,6 @@ FEW_SPACE: Final[Space] = {
 }
 _FEW: Final = 50  # images per class
 _FEW_TRIALS: Final = 5  # the first choice of each candidate
-_FOLDS: Final = 4
-_HELD_OUT: Final = 0.2
-_MANY: Final = 2_000  # images from which one part held out says enough
 _FEWEST: Final = (
     4_000  # images that a trial is given, whatever its rung: with fewer the wrong one wins
 )
@@ -63,7 +63,7 @@ class Study:
         self.balance = bool(settings["balance"])
         self.seed = seed
         self.label = next(iter(seen.values())).train.label
-        self.folds = _folds(self.label, seed)
+        self.folds = folds(self.label, seed)
         self._matrix: tuple[str, Floats] | None = None
 
     def x(self, name: str) -> Floats:
@@ -127,7 +127,7 @@ def fit(view: View, settings: JsonObject, effort: Effort) -> Model:
         everything = np.arange(len(study.label), dtype=np.int64)
         head = heads.train(str(best["candidate"]), study.lesson(name, everything), chosen)
         head, facts = _calibrated(study, head, best, float(settings["allowed_error"]))
-        embedding = _embedding(study.x(name))
+        embedding = directions(study.x(name), schema.EMBEDDING)
     backbone = _of(seen, name).backbone
     made: dict[str, Any] = {
         **settings,
@@ -177,7 +177,7 @@ def _seen(view: View, backbone: Backbone, settings: JsonObject, effort: Effort) 
     size, banks = int(settings["size"]), []
     most = features.room(settings, backbone, taps)
     for split, count in zip(("train", "calibrate"), most, strict=True):
-        chosen = features.choose(view, split, settings, count, effort.seed)
+        chosen = choose(view, split, settings, count, effort.seed)
         if split == "train":
             _check_classes(chosen.label, view)
         banks.append(features.look_at(view, chosen, backbone, taps, size, effort))
@@ -213,19 +213,6 @@ def _plan(study: Study, settings: JsonObject, effort: Effort) -> list[Trial]:
     return plan(space, trials if count.max() > 1 else 1, effort.seed)
 
 
-def _folds(label: Ints, seed: int) -> list[tuple[Ints, Ints]]:
-    """Divide images for choosing, each class evenly: one part held out, or each part in turn."""
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(len(label))
-    part = np.empty(len(label), dtype=np.int64)
-    parts = round(1 / _HELD_OUT) if len(label) >= _MANY else _FOLDS
-    for kind in np.unique(label):
-        members = shuffled[label[shuffled] == kind]
-        part[members] = (np.arange(len(members)) + kind) % parts
-    turns = 1 if len(label) >= _MANY else parts
-    return [(shuffled[part[shuffled] != t], shuffled[part[shuffled] == t]) for t in range(turns)]
-
-
 def _calibrated(
     study: Study, head: Head, best: Trial, allowed: float
 ) -> tuple[Head, dict[str, Any]]:
@@ -252,21 +239,6 @@ def _calibrated(
             "wrong": found.wrong,
             "guaranteed": found.guaranteed,
         },
-    }
-
-
-def _embedding(x: Floats) -> dict[str, Array]:
-    """Return the map to the directions in which images differ most, scaled to lengths near 1."""
-    mean, scale = heads.moments(x)
-    scaled = (x - mean) / scale
-    _, vectors = np.linalg.eigh((scaled.T @ scaled).astype(np.float64) / len(x))
-    main = vectors[:, ::-1][:, : schema.EMBEDDING]
-    largest = np.abs(main).argmax(axis=0)
-    main = main * np.sign(main[largest, np.arange(main.shape[1])])  # a sign of its own for each
-    made = main / scale[:, None] / np.sqrt(x.shape[1])
-    return {
-        "embed.map": np.ascontiguousarray(made, dtype=np.float32),
-        "embed.offset": (-mean @ made).astype(np.float32),
     }
 
 

@@ -8,12 +8,12 @@ import numpy.typing as npt
 from genba.core.protocols import Array, Tensors
 from genba.core.task import Model
 from genba.learn.backbone import load
+from genba.learn.classes.answers import answers
+from genba.learn.classes.heads import Head, softmax
 from genba.learn.looks import look
 from genba.tasks.vision.classify import schema
-from genba.tasks.vision.classify.heads import Head, softmax
 
 _SLICE: Final = 256  # images at a time
-SMALLEST: Final = 1e-6  # room for doubt, at least, where a bar asks for certainty
 
 
 class Classifier:
@@ -49,25 +49,3 @@ class Classifier:
             "embedding": (x @ self._map + self._offset).astype(np.float32),
             "look": look(images, schema.LOOKS),
         }
-
-
-def answers(probability: npt.NDArray[np.float32], bar: npt.NDArray[np.float32]) -> dict[str, Array]:
-    """Return class, score and alarm for probabilities and the bar below which nothing is said.
-
-    The score is the room for doubt, relative to what the bar allows: 1.0 = at the bar.
-
-    Example:
-        >>> p = np.array([[0.9, 0.1], [0.6, 0.4]], dtype=np.float32)
-        >>> found = answers(p, np.array([0.75, 0.75], dtype=np.float32))
-        >>> found["class"].tolist(), found["alarm"].tolist(), found["score"].astype("f2").tolist()
-        ([0, -1], [False, True], [0.39990234375, 1.599609375])
-    """
-    doubt = np.float32(1.0) - probability.max(axis=1)
-    score = doubt / np.maximum(np.float32(1.0) - bar, np.float32(SMALLEST))
-    alarm = score > np.float32(1.0)
-    best = np.argmax(probability, axis=1)
-    return {
-        "class": np.where(alarm, schema.ABSTAINS, best).astype(np.int64),
-        "score": score.astype(np.float32),
-        "alarm": alarm,
-    }

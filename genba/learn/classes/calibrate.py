@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from genba.tasks.vision.classify.heads import losses
+from genba.learn.classes.heads import losses
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Telling classes apart by features: heads, calibration, answers, and how good those are."""

@@ -1,0 +1,1 @@
+"""Capabilities of language: assistants and classification of texts."""
