@@ -19,6 +19,7 @@ from genba.core.protocols import Array, JsonObject, Tensors
 from genba.core.talk import Ask, Piece, Said, Scored, Vocabulary
 from genba.edge.gguf import read_gguf
 from genba.edge.vocabulary import GgufVocabulary
+from genba.engines.altstack import kept_signal_stack
 from genba.engines.talk_grammar import Grammars
 from genba.engines.talk_graph import PAGE, sizes_of
 from genba.engines.talk_paged import PagedModel
@@ -67,12 +68,13 @@ class OpenVinoTalk:
         self.slots = chosen.slots
         self.context = min(sizes_of(file).context, chosen.cache_tokens)
         self._guesses = chosen.guesses
-        self._grammars = Grammars(words)
         count = chosen.cache_tokens // PAGE
         self._pages = Pages(count, PAGE)
-        self._paged: Any = PagedModel(
-            file, chosen.weights, threads=chosen.threads, pages=count, cache=chosen.cache
-        )
+        with kept_signal_stack():
+            self._grammars = Grammars(words)
+            self._paged: Any = PagedModel(
+                file, chosen.weights, threads=chosen.threads, pages=count, cache=chosen.cache
+            )
         self._waiting: deque[Turn | Scoring] = deque()
         self._running: list[Turn | Scoring] = []
         self._counts = dict.fromkeys(_COUNTED, 0.0)
