@@ -2,75 +2,18 @@
 
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from genba.core.protocols import JsonObject, Predict, View
-from genba.learn.drift import null_quantile, reference
+from genba.learn.classes import drift
 from genba.tasks.language.classify import schema
 
-FALSE_ALARM_RATE: Final = 0.001
-_WINDOW: Final = 500  # predictions
-_SMALLEST: Final = 50  # predictions, below which a window says nothing
-_FEWEST_WINDOWS: Final = 5  # that the reference texts should hold
-_MOST: Final = 5_000  # texts that are predicted for it
-_BLOCK: Final = 1  # without a clock, texts follow each other by chance
-_BLOCK_MS: Final = 3_600_000  # with one: what people ask in an hour
-
-Floats = npt.NDArray[np.float64]
+_WATCHED: Final = drift.Watched(
+    looks=tuple(schema.LOOKS),
+    samples=schema.samples,
+    most=5_000,
+    block=1,  # texts follow each other by chance
+)
 
 
 def drift_reference(predict: Predict, view: View, settings: JsonObject) -> dict[str, Any]:
-    """Return the reference of length, nearness to a known class and of the score: JSON.
-
-    Calibration texts, because of those it was trained on a model is surer than it will be;
-    training texts where there are none.
-
-    Returns:
-        {"window": predictions, "false_alarm_rate": of one check, "columns": {name: {"tensor",
-        "index", "kind", "edges", "p", "null_q", "missing"}}}
-    """
-    split = "calibrate" if view.count("calibrate") else "train"
-    looks, score, time = _values(predict, view, split, settings)
-    window = max(_SMALLEST, min(_WINDOW, len(time) // _FEWEST_WINDOWS))
-    block = _BLOCK_MS if view.has_clock else _BLOCK
-    columns = {
-        name: ("look", index, "input", looks[:, index]) for index, name in enumerate(schema.LOOKS)
-    }
-    columns["score"] = ("score", 0, "output", score)
-    return {
-        "window": window,
-        "false_alarm_rate": FALSE_ALARM_RATE,
-        "columns": {
-            name: {
-                "tensor": tensor,
-                "index": index,
-                "kind": kind,
-                **reference(values),
-                "null_q": null_quantile(values, time, window, FALSE_ALARM_RATE, block=block),
-                "missing": 0.0,
-            }
-            for name, (tensor, index, kind, values) in columns.items()
-        },
-    }
-
-
-def _values(
-    predict: Predict, view: View, split: str, settings: JsonObject
-) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    stride = -(-view.count(split) // _MOST) or 1
-    looks, scores = [np.zeros((0, len(schema.LOOKS)))], [np.zeros(0)]
-    time, start = [np.zeros(0, dtype=np.int64)], 0
-    for chunk in view.chunks(split):
-        at = np.arange(-start % stride, len(chunk["row"]), stride)
-        start += len(chunk["row"])
-        if not len(at):
-            continue
-        samples = schema.samples({name: column[at] for name, column in chunk.items()}, settings)
-        found = predict(samples.tensors)
-        looks.append(np.asarray(found["look"], dtype=np.float64))
-        scores.append(np.asarray(found["score"], dtype=np.float64))
-        # Without a clock, neighbours are neighbours in the order of the rows that were taken.
-        place = np.arange(len(at)) + sum(map(len, time))
-        time.append(samples.time if view.has_clock else place.astype(np.int64))
-    return np.concatenate(looks), np.concatenate(scores), np.concatenate(time)
+    """Return what watching needs to notice drift, see `genba.learn.classes.drift`."""
+    return drift.drift_reference(predict, view, settings, _WATCHED)
