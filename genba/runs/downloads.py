@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, cast
 
+from genba.core import io
 from genba.core.digest import digest_file
 from genba.core.problem import Problem
 from genba.runs.progress import Progress
-from genba.store import io
 
 _POLL_S: Final = 0.2
 _PIECE: Final = 1 << 20

@@ -9,12 +9,12 @@ from typing import Any, Final, Protocol, Self
 
 import safetensors.numpy as safetensors
 
+from genba.core import io
 from genba.core.digest import canonical_json, digest_bytes
 from genba.core.line import Budget
 from genba.core.protocols import Array
 from genba.runs.progress import Progress, SilentProgress
 from genba.runs.stop import Cancelled, StopSign
-from genba.store import io
 
 __all__ = ["Cancelled", "Checkpoint", "Effort", "FileCheckpoint", "MemoryCheckpoint"]
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from safetensors.numpy import save
 
+from genba.core import io
 from genba.core.codec import decode, encode
 from genba.core.digest import canonical_json
 from genba.core.protocols import Engine, View
@@ -42,7 +43,6 @@ from genba.stages.card import model_card
 from genba.stages.draft import drafted, files_around
 from genba.stages.hindsight import looks_back
 from genba.stages.samples import affordable, by_label, chosen, spread
-from genba.store import io
 from genba.store.home import Store
 from genba.store.signatures import find_signature, sign_package
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from genba.core import io
 from genba.core.digest import digest_bytes, digest_file, is_digest
 from genba.core.problem import Problem
-from genba.store import io
 
 _STALE_S: Final = 86_400.0  # a temporary file this old belongs to a process that died
 _BLOB_MODE: Final = 0o444

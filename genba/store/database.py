@@ -10,8 +10,9 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, Engine, create_engine, extract, func, make_url, select
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
+from genba.core import io
 from genba.core.problem import Problem
-from genba.store import io, migrate, postgresql, sqlite, tables
+from genba.store import migrate, postgresql, sqlite, tables
 
 _LOCK_HEAD = select(tables.head.c.seq, tables.head.c.digest).with_for_update()
 

@@ -9,10 +9,10 @@ from typing import Self
 
 from sqlalchemy import URL, Connection
 
+from genba.core import io
 from genba.core.digest import is_digest
 from genba.core.ids import check_name
 from genba.core.problem import Problem
-from genba.store import io
 from genba.store.attempts import Attempts
 from genba.store.blobs import Blobs
 from genba.store.database import Database

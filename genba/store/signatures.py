@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Final
 
 from genba.core.codec import decode, encode
+from genba.core.io import write_durable
 from genba.core.problem import Problem
 from genba.edge.signature import PackageSignature, refusal, sign, verify
 from genba.store.home import Store
-from genba.store.io import write_durable
 from genba.store.signing import Signer
 
 _TRUSTED_FILE: Final = "trusted-signers"

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from genba.core import io
 from genba.core.codec import decode
 from genba.core.digest import canonical_json
 from genba.core.problem import Problem
-from genba.store import io
 from genba.store.home import Store
 from genba.store.ledger import ChainReport
 

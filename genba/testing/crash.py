@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
-from genba.store import io
+from genba.core import io
 
 Model = Literal["kill", "power loss"]
 Acknowledge = Callable[[str], None]

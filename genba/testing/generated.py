@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from genba.core import io
 from genba.core.line import Line
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
 from genba.data.sources import source_of
 from genba.data.view import DatasetView
 from genba.runs.progress import SilentProgress
-from genba.store import io
 from genba.store.home import Store
 from genba.tasks.sensor.anomaly.example import PUMPS, pump_line, pump_rows
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from genba.core import io
 from genba.core.line import Data
 from genba.core.problem import Problem
 from genba.core.protocols import Source
 from genba.core.resolve import resolve
-from genba.store import io
 from genba.testing.checks import CheckResult, Checks, require, require_problem, run_checks
 from genba.testing.generated import pump_line, pump_rows
 

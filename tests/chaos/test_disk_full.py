@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from genba.core import io
 from genba.core.line import Data, Line
 from genba.core.problem import Problem
 from genba.runs.run import execute
 from genba.runs.stage import Stage, StageContext
-from genba.store import io
 from genba.store.home import Store
 from genba.testing.crash import FullDisk
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genba.store import io
+from genba.core import io
 from genba.testing.crash import CrashingDisk
 
 

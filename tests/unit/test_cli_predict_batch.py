@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genba.core import io
 from genba.core.codec import decode
 from genba.core.values import Manifest, Tensor
 from genba.stages.deploy import deploy
-from genba.store import io
 from genba.store.home import Store
 from genba.testing.crash import FullDisk
 from genba.testing.serving import image_package, small_package

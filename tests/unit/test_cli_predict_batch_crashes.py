@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from genba.store import io
+from genba.core import io
 from genba.store.home import Store
 from genba.testing.crash import CrashingDisk, FullDisk, Model
 from genba.ui.cli.predict_batch_job import JSON_LINES, PARQUET, Job

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genba.core import io as files
 from genba.core.problem import Problem
 from genba.runs import effort as efforts
 from genba.runs import keys
@@ -22,7 +23,6 @@ from genba.runs.effort import Effort, FileCheckpoint, MemoryCheckpoint
 from genba.runs.meter import Meter
 from genba.runs.progress import ChannelProgress, ConsoleProgress, SilentProgress, forward
 from genba.runs.stop import Cancelled, LeaseLost, StopSign
-from genba.store import io as files
 from genba.testing.crash import FullDisk
 
 

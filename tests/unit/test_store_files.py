@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genba.core import io
 from genba.core.digest import digest_bytes
 from genba.core.problem import Problem
-from genba.store import io
 from genba.store.blobs import Blobs
 from genba.store.home import Store
 

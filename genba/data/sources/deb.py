@@ -16,11 +16,11 @@ from shutil import which
 from typing import Final
 from urllib.parse import quote
 
+from genba.core import io
 from genba.core.digest import digest_file
 from genba.core.problem import Problem
 from genba.data.sources.cache import PackageFile, cache_dir
 from genba.runs.progress import Progress
-from genba.store import io
 
 _MAGIC: Final = b"!<arch>\n"
 _HEADER: Final = 60  # bytes before each member of an ar archive

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from genba.core import io
 from genba.core.problem import Problem
-from genba.store import io
 
 _LARGEST: Final = 64 << 20  # bytes of an unpacked frame
 _KINDS: Final = {"f8": "<f8", "i8": "<i8", "f4": "<f4", "i4": "<i4"}

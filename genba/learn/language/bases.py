@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from genba.core import io
 from genba.core.codec import nearest
 from genba.core.digest import digest_file
 from genba.core.problem import Problem
@@ -18,7 +19,6 @@ from genba.learn.language.shape import Shape, shape_of_gguf
 from genba.runs import downloads
 from genba.runs.downloads import PackageFile
 from genba.runs.progress import Progress
-from genba.store import io
 
 PACKAGE: Final = "package:"
 

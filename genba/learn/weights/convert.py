@@ -11,10 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from genba.core import io
 from genba.core.digest import digest_file
 from genba.core.problem import Problem
 from genba.learn.weights import disassemble
-from genba.store import io
 
 _TIMEOUT_S: Final = 60.0
 _PIECE: Final = 1 << 20

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy as safetensors
 
+from genba.core import io
 from genba.core.digest import digest_file
 from genba.core.problem import Problem
 from genba.learn.weights.convert import convert
 from genba.runs import downloads
 from genba.runs.downloads import PackageFile
 from genba.runs.progress import Progress
-from genba.store import io
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from genba.core import io
 from genba.core.codec import decode
 from genba.core.digest import canonical_json
 from genba.core.problem import Problem
@@ -26,7 +27,6 @@ from genba.core.resolve import resolve
 from genba.edge.package import LoadedPackage
 from genba.serve.lanes.curve import stopwatch
 from genba.serve.process.loopback import requests_per_s
-from genba.store import io
 from genba.targets.probe import fingerprint, probe
 
 _log = logging.getLogger("genba.serve")

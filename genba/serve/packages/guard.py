@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from genba.core import io
 from genba.core.codec import decode
 from genba.core.digest import canonical_json, digest_json
 from genba.core.problem import Problem
@@ -26,7 +27,6 @@ from genba.core.resolve import resolve
 from genba.core.values import Manifest
 from genba.edge.package import MODEL_FILE
 from genba.serve.limits import Limits
-from genba.store import io
 from genba.targets.probe import fingerprint, probe
 
 _FORMAT: Final = 1  # of the trial itself: another one asks for another trial

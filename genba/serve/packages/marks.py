@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from genba.store import io
+from genba.core import io
 
 _THREADS: Final = 64  # that compute; more than these share the last slot
 _PACKAGES: Final = 512

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from genba.core.io import make_dirs_durable, write_durable
 from genba.core.problem import Problem
-from genba.store.io import make_dirs_durable, write_durable
 from genba.ui.cli.answer import Answer, facts, heading
 from genba.ui.cli.example import LINE, rows
 from genba.ui.cli.lookup import open_home

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from genba import __version__
 from genba.core.ids import new_id
+from genba.core.io import make_dirs_durable, write_durable
 from genba.core.problem import Problem
-from genba.store.io import make_dirs_durable, write_durable
 
 
 def keep_traceback(trace: str, argv: Sequence[str]) -> str:

@@ -10,11 +10,11 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from genba.core.io import write_durable
 from genba.core.linefile import load_line
 from genba.core.problem import Problem
 from genba.runs.progress import ConsoleProgress
 from genba.store.home import Store, home_path
-from genba.store.io import write_durable
 from genba.ui.cli.answer import Answer, facts, heading, make_console, table
 from genba.ui.cli.figures import bill_facts, measure, number, seconds, short
 from genba.ui.cli.lookup import example_line

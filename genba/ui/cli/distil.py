@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
+from genba.core import io
 from genba.core.line import Budget
 from genba.core.problem import Problem
 from genba.edge.texts import messages_of
@@ -17,7 +18,6 @@ from genba.learn.language.teachers import Endpoint
 from genba.runs.effort import Effort, FileCheckpoint
 from genba.runs.progress import ConsoleProgress
 from genba.runs.stop import StopSign
-from genba.store import io
 from genba.ui.cli.answer import Answer, facts, heading
 from genba.ui.cli.options import DEFAULT, Options
 

@@ -16,11 +16,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from genba.catalog import EXTRAS, KINDS
+from genba.core.io import make_dirs_durable, write_durable
 from genba.core.problem import Problem
 from genba.core.resolve import names, resolve
 from genba.store import signing
 from genba.store.home import Store, home_path
-from genba.store.io import make_dirs_durable, write_durable
 from genba.targets.probe import load_average, probe
 from genba.ui.cli.answer import Answer, facts, heading, table
 from genba.ui.cli.figures import number, size

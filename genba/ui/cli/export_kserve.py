@@ -18,12 +18,12 @@ from typing import Any, Final
 
 from genba import __version__
 from genba.catalog import EXTRAS, LIBRARIES
+from genba.core.io import write_durable
 from genba.core.problem import Problem
 from genba.core.values import Manifest
 from genba.edge.package import CARD_FILE
 from genba.stages.export import export_home, in_service
 from genba.store.home import Store
-from genba.store.io import write_durable
 
 MANIFEST_FILE: Final = "inferenceservice.json"
 _TEMPLATE: Final = Path(__file__).parents[1] / "templates" / "kserve"

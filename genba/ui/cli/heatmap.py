@@ -6,9 +6,9 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from genba.core.io import make_dirs_durable, write_durable
 from genba.core.protocols import Array
 from genba.edge.images import decode, encode_png, inspect
-from genba.store.io import make_dirs_durable, write_durable
 
 _LARGEST: Final = 1_024  # pixels of the longer side
 _FROM, _FULL = 0.5, 1.5  # of the map, where red begins and where there is no more of it

@@ -12,11 +12,11 @@ from rich.text import Text
 from genba.catalog import GUESSED_TASKS
 from genba.core.codec import encode, nearest
 from genba.core.ids import check_name
+from genba.core.io import write_durable
 from genba.core.line import Data, Line, Retrain
 from genba.core.lineschema import line_text
 from genba.core.problem import Problem
 from genba.core.resolve import names, resolve
-from genba.store.io import write_durable
 from genba.ui.cli.answer import Answer, facts, heading
 from genba.ui.cli.figures import number
 from genba.ui.cli.guess import Guess, guess

@@ -13,6 +13,7 @@ import numpy as np
 from cyclopts import Parameter
 
 from genba.core.codec import decode
+from genba.core.io import write_durable
 from genba.core.line import Line
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
@@ -21,7 +22,6 @@ from genba.core.values import Manifest
 from genba.stages.explain import Explained, explain
 from genba.stages.tune import values
 from genba.store.home import Store
-from genba.store.io import write_durable
 from genba.ui.cli import heatmap, predict_ask, predict_report
 from genba.ui.cli.answer import Answer, heading
 from genba.ui.cli.figures import number

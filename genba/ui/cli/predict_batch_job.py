@@ -21,9 +21,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet
 
+from genba.core import io
 from genba.core.digest import canonical_json, digest_json
 from genba.core.problem import Problem
-from genba.store import io
 
 if sys.platform != "win32":  # where nothing keeps two apart
     import fcntl

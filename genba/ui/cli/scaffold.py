@@ -10,8 +10,8 @@ from typing import Final
 
 from genba.catalog import KINDS
 from genba.core.ids import check_name
+from genba.core.io import make_dirs_durable, write_durable
 from genba.core.problem import Problem
-from genba.store.io import make_dirs_durable, write_durable
 
 #: The kinds that can be started from a template.
 SCAFFOLDS: Final = ("task", "engine", "source", "target")

@@ -6,12 +6,12 @@ from typing import Final
 
 import numpy as np
 
+from genba.core import io
 from genba.core.line import Budget, Data, Limit, Line, Target, Train
 from genba.core.protocols import Array, Tensors
 from genba.edge.texts import as_bytes, as_text, content_of, messages_of, written
 from genba.learn.encoder import LETTERS
 from genba.learn.language.tiny import tiny_talk
-from genba.store import io
 
 _PARTS: Final = (
     *("filter", "pump", "valve", "belt", "motor", "sensor", "lamp", "fan", "hose", "gear"),

@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 
+from genba.core import io
 from genba.core.line import Budget, Data, Limit, Line, Train
 from genba.core.protocols import Array, Tensors
 from genba.edge.texts import as_bytes, as_text
-from genba.store import io
 
 #: Class -> (what is asked about, what is asked).
 _ABOUT: Final = {

@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
+from genba.core import io
 from genba.core.line import Budget, Check, Data, Limit, Line, Train
 from genba.core.protocols import Array, Tensors
-from genba.store import io
 
 PUMPS: Final = ("north", "south")
 _ROWS: Final = 1_500

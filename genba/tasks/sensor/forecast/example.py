@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
+from genba.core import io
 from genba.core.line import Budget, Data, Limit, Line, Train
 from genba.core.protocols import Array, Tensors
-from genba.store import io
 
 STATIONS: Final = ("harbour", "hill")
 _ROWS: Final = 1_400  # hours of each

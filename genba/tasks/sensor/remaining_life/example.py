@@ -5,9 +5,9 @@ from typing import Final
 
 import numpy as np
 
+from genba.core import io
 from genba.core.line import Budget, Data, Limit, Line, Split, Train
 from genba.core.protocols import Array, Tensors
-from genba.store import io
 
 UNITS: Final = 45
 SENSORS: Final = 5

@@ -6,10 +6,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from genba.core import io
 from genba.core.line import Budget, Data, Limit, Line, Train
 from genba.core.protocols import Array, Tensors
 from genba.edge.images import encode_png
-from genba.store import io
 from genba.tasks.vision.anomaly import patches
 
 Bytes = npt.NDArray[np.uint8]

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from genba.core import io
 from genba.core.line import Budget, Data, Limit, Line, Train
 from genba.core.protocols import Array, Tensors
 from genba.edge.images import encode_png
-from genba.store import io
 
 CLASSES: Final = ("bar", "disc", "ring")
 _EACH: Final = 60

@@ -1,0 +1,1 @@
+"""Hardware and software chosen together: candidates, models of their cost, search, constraints."""
