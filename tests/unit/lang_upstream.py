@@ -34,11 +34,11 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("echo"):
             self.wfile.write(json.dumps(self.scored(body)).encode())
             return
-        for event in self.events(body):
-            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-            if self.broken == "stops":
-                return
         with contextlib.suppress(BrokenPipeError):  # nobody reads on behind the end
+            for event in self.events(body):
+                self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+                if self.broken == "stops":
+                    return
             self.wfile.write(b": over\n\ndata: [DONE]\n\n")
 
     def scored(self, body: dict[str, Any]) -> dict[str, Any]:
