@@ -1,7 +1,7 @@
 # Every target sets itself up: a machine needs only Python 3.11+, git and make.
 #   make demo       the closed loop on real wind-turbine records
-#   make test       what needs neither network nor minutes, with the coverage gate
-#   make test-all   also what is slow or needs the package registry
+#   make test       what needs neither network nor minutes
+#   make test-all   also what is slow or needs the package registry, with the coverage gate
 #   make check      format, lint, layers, types
 #   make bench      the benchmarks; each writes a dated report and docs/LEADERBOARD.md
 #   make bench-serve  only that of serving, beside seven other servers
@@ -32,8 +32,9 @@ demo: $(STAMP)
 	$(BIN)/genba demo $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not network" --cov --cov-report=term --cov-fail-under=90 -q $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not network" -q $(TESTS) $(ARGS)
 
+# Coverage doubles the time of every test, so only the long run counts it.
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=term --cov-fail-under=90 -q $(TESTS) $(ARGS)
 
