@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import quality
+from benchmarks.codesign import page as codesign
 from benchmarks.labels import page as labels
 from benchmarks.retrieval import page as retrieval
 from benchmarks.serve import page as serving
@@ -32,6 +33,7 @@ def write() -> None:
         "retrieval/report.json": retrieval.page,
         "vision/speed.json": quality.speed,
         "serve/report.json": serving.leaderboard,
+        "codesign/report.json": codesign.page,
         "overhead/report.json": overhead,
         "ingest/report.json": ingest,
     }

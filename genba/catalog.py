@@ -65,11 +65,43 @@ TUNERS: Final = {
 # Other forms of a graph, for the engines that gain by them.
 LOWERINGS: Final = {
     "int8": "genba.engines.int8:Int8",
+    "int8-percentile": "genba.engines.int8:Int8Percentile",
+    "int8-tensor": "genba.engines.int8:Int8Tensor",
+    "int8-s8s8": "genba.engines.int8:Int8Signed",
+    "int8-thin": "genba.engines.int8:Int8Thin",
+    "int8-dynamic": "genba.engines.int8:Int8Dynamic",
 }
 
 # How an engine turns text into the numbers that a graph takes.
 READERS: Final = {
     "wordpiece": "genba.edge.wordpieces:WordPieces",
+}
+
+# How a file becomes pixels, on a device that may have no library for images.
+DECODERS: Final = {
+    "image": "genba.edge.images:decode",
+    "image-facts": "genba.edge.images:inspect",  # what the header says, before a pixel is decoded
+}
+
+# Where a device's readings come from and its answers go.
+LINKS: Final = {
+    "files": "genba.edge.links.files:FilesLink",
+    "modbus": "genba.edge.links.modbus:ModbusLink",
+    "mqtt": "genba.edge.links.mqtt:MqttLink",
+    "opcua": "genba.edge.links.opcua:OpcUaLink",
+}
+
+# Machines for drills and tests, over the same protocols.
+SIMULATORS: Final = {
+    "modbus": "genba.testing.plc_modbus:ModbusPlc",
+    "opcua": "genba.testing.plc_opcua:OpcUaPlc",
+}
+
+# How a device learns what is new, and how a factory says so; both need a library.
+UPDATES: Final = {
+    "client": "genba.edge.agent.freshness:Freshness",
+    "repository": "genba.serve.edge.repository:Repository",
+    "keys": "genba.serve.edge.signing_keys:offline_keys",
 }
 
 # How the text of a document is read from its file.
@@ -131,13 +163,32 @@ CLUSTERS: Final = {
     "ray": "genba.serve.ray.cluster:RayFleet",
 }
 
+# Commands of `genba-edge`, on a device; each is imported when it is used.
+EDGE_COMMANDS: Final = {
+    "verify": "genba.edge.cli.verify:Verify",
+    "self-test": "genba.edge.cli.selftest:SelfTest",
+    "predict": "genba.edge.cli.predict:Predict",
+    "trust": "genba.edge.cli.trust:TrustKey",
+    "revoke": "genba.edge.cli.trust:RevokeKey",
+    "agent": "genba.edge.cli.agent:RunAgent",
+    "status": "genba.edge.cli.status:Status",
+    "update": "genba.edge.cli.update:Update",
+    "confirm": "genba.edge.cli.update:Confirm",
+    "serve": "genba.edge.cli.serve:Serve",
+}
+
 KINDS: Final = {
+    "edge-command": EDGE_COMMANDS,
     "task": TASKS,
     "modality": MODALITIES,
     "engine": ENGINES,
     "lowering": LOWERINGS,
     "tuner": TUNERS,
     "reader": READERS,
+    "decoder": DECODERS,
+    "update": UPDATES,
+    "link": LINKS,
+    "simulator": SIMULATORS,
     "part": PARTS,
     "document": DOCUMENTS,
     "detector": DETECTORS,
@@ -173,8 +224,36 @@ EXTRAS: Final = {
     "rensa": "language",
     "tokenizers": "language",
     "torch": "train",
+    "asyncua": "opcua",
+    "paho": "mqtt",
+    "pymodbus": "modbus",
+    "securesystemslib": "update",
+    "tuf": "update",
     "pypdf": "language",
     "selectolax": "language",
     "tantivy": "language",
     "xllamacpp": "language",
+}
+
+# What the runtime of a device needs, as its wheel says; the same versions as in pyproject.toml.
+EDGE_LIBRARIES: Final = ("cryptography>=44", "numpy>=2.1")
+EDGE_EXTRAS: Final = {
+    "onnxruntime": ("onnxruntime>=1.22",),
+    "openvino": ("onnx>=1.19", "openvino>=2026.1"),
+    "vision": ("pillow>=12",),
+    "mqtt": ("paho-mqtt>=2.1",),
+    "opcua": ("asyncua>=2.1",),
+    "modbus": ("pymodbus>=3.16",),
+    "update": ("tuf>=7.0",),
+}
+# Which extra of the runtime brings a module.
+EDGE_IMPORTS: Final = {
+    "PIL": "vision",
+    "asyncua": "opcua",
+    "onnx": "openvino",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "paho": "mqtt",
+    "pymodbus": "modbus",
+    "tuf": "update",
 }

@@ -115,7 +115,10 @@ def _decode_sequence(arguments: tuple[Any, ...], value: Any, where: str) -> tupl
 
 def _decode_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise _wrong_type(where, "a number below 1e308", value) from error
     if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     raise _wrong_type(where, describe(hint), value)

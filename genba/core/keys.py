@@ -26,6 +26,7 @@ SCOPES: Final = {
     "feedback": "say what was true",
     "deploy": "load, unload and change what answers",
     "admin": "everything",
+    "device": "pull releases and send telemetry, as a device",
 }
 _TOKEN: Final = re.compile(rb"gk_([0-9a-hjkmnp-tv-z]{8})_[A-Za-z0-9_-]{43}")
 _ID_BYTES: Final = 5

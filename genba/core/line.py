@@ -26,6 +26,15 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Join:
+    """Another source whose newest values are put into each row, by time; columns: NAME.COLUMN."""
+
+    source: str
+    within_s: float  # older values are not used; the row's are missing then
+    time: str | None = None  # derived: as data.time; "ts +01:00" where its clock shows UTC + 1 h
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Data:
     """Where the rows come from and what their columns mean."""
 
@@ -43,6 +52,7 @@ class Data:
     entities: tuple[str, ...] = ()  # derived: all
     checks: Mapping[str, Check] = field(default_factory=dict)
     split: Split = field(default_factory=Split)
+    join: Mapping[str, Join] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +87,8 @@ class Limits:
     latency_ms_p99: float | None = None
     memory_mib: float | None = None
     energy_mj: float | None = None
+    size_mib: float | None = None  # of the graph as it is packaged
+    cost_usd_per_1k: float | None = None  # a thousand predictions, one after the other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +98,8 @@ class Target:
     device: str = "this-machine"
     engines: tuple[str, ...] = ()  # derived: every engine that is installed
     limits: Limits = field(default_factory=Limits)
+    prefer: Literal["cpu", "latency", "energy", "size", "cost", "quality"] = "cpu"
+    measurements: int = 15  # that `genba codesign` may make; a run makes fewer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +138,16 @@ class Retrain:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Safety:
+    """The safety envelope of an edge package; docs/edge/safety.md says what is watched."""
+
+    fallback: tuple[Literal["last_good_model", "rule", "fixed", "abstain", "stop"], ...] = ()
+    value: Mapping[str, float] = field(default_factory=dict)  # of the fallback `fixed`, by output
+    limits: Mapping[str, float] = field(default_factory=dict)  # failure rates and times
+    accept: tuple[str, ...] = ()  # cells of the fault matrix that stay a risk, and are known to
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
     """One capability from raw data to the deployed model and back.
 
@@ -142,3 +166,4 @@ class Line:
     rollout: Rollout = field(default_factory=Rollout)
     capture: Capture = field(default_factory=Capture)
     retrain: Retrain = field(default_factory=Retrain)
+    safety: Safety = field(default_factory=Safety)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from genba.core.codec import decode, encode, nearest
 from genba.core.ids import check_name
+from genba.core.joins import check_joins
 from genba.core.line import Line
 from genba.core.problem import Problem
 from genba.core.resolve import address, names
@@ -33,6 +34,7 @@ _RANGES: Final = (
     ("rollout.roll_back_on.not_a_number_rate", "[", 0.0, 1.0, "]"),
     ("rollout.roll_back_on.latency_ms_p99", "(", 0.0, float("inf"), ")"),
     ("capture.sample", "[", 0.01, 1.0, "]"),
+    ("target.measurements", "[", 1, 200, "]"),
     ("retrain.label_noise", "[", 0.0, 0.5, "]"),
 )
 
@@ -127,6 +129,10 @@ def _checked(line: Line) -> Line:
             tries=[f'source = "files:{line.data.source}"', "genba explain G103"],
         )
     _known("source", scheme, "data.source", 'source = "{}:…"')
+    check_joins(line.data)
+    for name, join in line.data.join.items():
+        kind = join.source.partition(":")[0]
+        _known("source", kind, f"data.join.{name}.source", 'source = "{}:…"')
     for engine in line.target.engines:
         _known("engine", engine, "target.engines", 'engines = ["{}"]')
     for trigger in line.retrain.when:

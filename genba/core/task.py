@@ -125,6 +125,8 @@ class Task(Protocol):
     split_by: ClassVar[str | None] = None  # how rows are divided where neither line nor clock says
     options: ClassVar[Mapping[str, Option]] = {}  # what `[options]` of the line may hold
     embeds_answers: ClassVar[bool] = True  # whether `embed` looks at what was answered
+    #: What says how good a model is, the most telling first; whether larger is better.
+    main: ClassVar[Mapping[str, bool]] = {}
 
     @staticmethod
     def suggest(line: Line, classes: Sequence[str] = ()) -> Line:  # noqa: ARG004  # of the seam
@@ -137,6 +139,31 @@ class Task(Protocol):
             classes: Of images, the good one first; none of tables.
         """
         return line
+
+    @staticmethod
+    def variants(line: Line) -> Mapping[str, Mapping[str, Any]]:  # noqa: ARG004  # of the seam
+        """Return other sizes of the model that a search may train: name -> options to change.
+
+        The cheapest to train first; by default none.
+        """
+        return {}
+
+    def refit(self, model: Model, predict: Predict, view: View) -> Model | None:
+        """Fit the threshold again, to what an exported form of the model answers.
+
+        A form in fewer bits scores a little higher or lower everywhere; a threshold from the
+        calibration split, as that form sees it, keeps what was promised.
+
+        Args:
+            model: As it was trained.
+            predict: The exported form; it answers what the signature says.
+            view: The dataset; the test split is not touched.
+
+        Returns:
+            The model with its new threshold, from which the graph is exported again; None where
+            a task has no threshold, the default.
+        """
+        return None
 
     def derive(self, line: Line, view: View) -> dict[str, Any]:
         """Derive every setting the line leaves open, as JSON that is printed and recorded."""
@@ -281,6 +308,17 @@ class Task(Protocol):
             settings: Of the package, with `parameters`: those that hold now.
         """
         return {}
+
+    def absences(self, settings: JsonObject) -> Mapping[str, tuple[str, ...]]:
+        """Return what may be missing in service, name -> sensors; by default nothing.
+
+        How good a model is without each is measured.
+        """
+        return {}
+
+    def without(self, tensors: Tensors, sensors: Sequence[str], settings: JsonObject) -> Tensors:
+        """Return samples as if these sensors had not been read."""
+        return tensors
 
     def files(self, model: Model) -> Mapping[str, bytes]:
         """Return what a package needs besides its graph, by file name; by default nothing."""

@@ -6,8 +6,9 @@ removes duplicates, gives each row its split and writes the piece as one segment
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from genba.data.plan import Parent
 from genba.data.profile import Profile
 from genba.data.segments import Rejects
 from genba.data.sheet import Evidence
+from genba.data.sources.aligned import Aligns
 from genba.data.spill import PIECE_ROWS, RUN_ROWS, Spill
 from genba.data.splits import SPLITS, SplitRule, check_fractions, fingerprints
 from genba.runs.progress import Progress, SilentProgress
@@ -74,6 +76,8 @@ def ingest(  # noqa: PLR0913  # what may be left out is named
     facts = source.facts()
     intake = Intake(line.data)
     scratch = store.work_dir("ingest")
+    if isinstance(source, Aligns):
+        source.scratch = scratch
     with Rejects(store.blobs) as rejects, Spill(scratch, run_rows=sizes.run_rows) as spill:
         for batch, _ in source.batches():
             good, bad = intake.take(batch)
@@ -85,7 +89,8 @@ def ingest(  # noqa: PLR0913  # what may be left out is named
         second.run(spill, parent, sizes, progress)
     assert second.rule is not None
     plan.check_kept(second.profile, second.counts, intake.roles, second.rule)
-    return _record(second, facts, rejects, parent)
+    joined = source.alignment() if isinstance(source, Aligns) else {}
+    return _record(second, facts, rejects, parent, joined)
 
 
 @dataclass
@@ -188,7 +193,11 @@ class _SecondPass:
 
 
 def _record(
-    done: _SecondPass, facts: SourceFacts, rejects: Rejects, parent: Parent | None
+    done: _SecondPass,
+    facts: SourceFacts,
+    rejects: Rejects,
+    parent: Parent | None,
+    joined: Mapping[str, Any],
 ) -> DatasetVersion:
     """Write the sheet and the record; only now does the version exist."""
     assert done.rule is not None
@@ -209,6 +218,8 @@ def _record(
     )
     if done.split_by is not None:
         body["split"]["asked"] = done.split_by
+    if joined:
+        body["join"] = dict(joined)
     version = versions.seal(
         DatasetVersion(
             id="",

@@ -22,14 +22,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import (
     CalibrationDataReader,
+    CalibrationMethod,
     QuantFormat,
     QuantType,
+    quantize_dynamic,
     quantize_static,
 )
 
@@ -51,11 +53,27 @@ _KINDS: Final = ("Conv", "MatMul", "Gemm")
 _PREPARED: Final = ("onnx.quant.pre_process", "onnxruntime.quant")  # else a warning is printed
 
 
-class Int8:
-    """The lowering to 8-bit integers; an entry of the catalog."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Recipe:
+    """How a graph is brought into integers."""
 
-    @staticmethod
-    def lower(model: bytes, samples: Sequence[Tensors]) -> bytes | None:
+    signed: bool = False  # activations; unsigned is what x86 multiplies fastest
+    per_channel: bool = True  # a scale for each output channel of the weights
+    percentile: bool = False  # of what is seen, the farthest hundred-thousandth is cut off
+    thin: bool = False  # layers with little arithmetic too
+
+
+class Int8:
+    """The lowering to 8-bit integers; an entry of the catalog.
+
+    Unsigned activations with one scale per tensor from the least to the most that was seen, signed
+    weights with one per output channel.
+    """
+
+    recipe: ClassVar[_Recipe] = _Recipe()
+
+    @classmethod
+    def lower(cls, model: bytes, samples: Sequence[Tensors]) -> bytes | None:
         """Return the graph in 8-bit integers, None when it would not gain by them.
 
         Args:
@@ -66,21 +84,85 @@ class Int8:
             Problem: G608 when the bytes are no ONNX model, G611 when the graph cannot be changed.
         """
         prepared = _prepared(read_graph(model))
-        chosen = worth(_layers(prepared))
+        layers = _layers(prepared)
+        chosen = [layer.name for layer in layers] if cls.recipe.thin else worth(layers)
         if not chosen or not samples:
             return None
         try:
-            return _quantize(prepared, chosen, samples)
+            return _quantize(prepared, chosen, samples, cls.recipe)
         except Exception as error:  # a library over a graph of any kind may raise anything
-            raise Problem(
-                "G611",
-                "The graph cannot be brought into 8-bit integers.",
-                why=in_short(error),
-                tries=["genba run LINE  # the other candidates are tried", "genba explain G611"],
-            ) from error
+            raise _impossible(error) from error
 
 
-def _quantize(prepared: Any, chosen: Sequence[str], samples: Sequence[Tensors]) -> bytes:
+class Int8Percentile(Int8):
+    """Scales that leave out the rarest of what was seen: finer steps, a few values cut off."""
+
+    recipe: ClassVar[_Recipe] = _Recipe(percentile=True)
+
+
+class Int8Tensor(Int8):
+    """One scale for all weights of a layer, for runtimes and devices that know no other."""
+
+    recipe: ClassVar[_Recipe] = _Recipe(per_channel=False)
+
+
+class Int8Signed(Int8):
+    """Signed activations, for processors that multiply signed by signed."""
+
+    recipe: ClassVar[_Recipe] = _Recipe(signed=True)
+
+
+class Int8Thin(Int8):
+    """Every layer with weights in integers, however little arithmetic it has."""
+
+    recipe: ClassVar[_Recipe] = _Recipe(thin=True)
+
+
+class Int8Dynamic:
+    """Weights in integers, activations converted at every call by what they are then.
+
+    Nothing is calibrated. Pays for matrix products of transformers, whose activations vary most;
+    convolutions stay in float32.
+    """
+
+    calibrated: ClassVar[bool] = False
+
+    @staticmethod
+    def lower(model: bytes, samples: Sequence[Tensors]) -> bytes | None:  # noqa: ARG004  # of the seam
+        """Return the graph, None when it has no matrix products with constant weights.
+
+        Raises:
+            Problem: G608 when the bytes are no ONNX model, G611 when the graph cannot be changed.
+        """
+        prepared = _prepared(read_graph(model))
+        products = [
+            node.name
+            for node in prepared.graph.node
+            if node.op_type == "MatMul" and node.input[1] in _weights(prepared.graph)
+        ]
+        if not products:
+            return None
+        try:
+            with tempfile.TemporaryDirectory(prefix="genba-int8-") as folder:
+                path = Path(folder) / "graph.onnx"
+                quantize_dynamic(
+                    prepared,
+                    path,
+                    op_types_to_quantize=["MatMul"],
+                    nodes_to_quantize=products,
+                    per_channel=True,
+                    weight_type=QuantType.QInt8,
+                    extra_options={"MatMulConstBOnly": True},
+                )
+                return path.read_bytes()
+        except Exception as error:  # as above
+            raise _impossible(error) from error
+
+
+def _quantize(
+    prepared: Any, chosen: Sequence[str], samples: Sequence[Tensors], recipe: _Recipe
+) -> bytes:
+    method = CalibrationMethod.Percentile if recipe.percentile else CalibrationMethod.MinMax
     with tempfile.TemporaryDirectory(prefix="genba-int8-") as folder:
         path = Path(folder) / "graph.onnx"
         quantize_static(
@@ -90,12 +172,22 @@ def _quantize(prepared: Any, chosen: Sequence[str], samples: Sequence[Tensors]) 
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_KINDS),
             nodes_to_quantize=list(chosen),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
+            per_channel=recipe.per_channel,
+            activation_type=QuantType.QInt8 if recipe.signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            calibrate_method=method,
             extra_options={"MatMulConstBOnly": True},
         )
         return path.read_bytes()
+
+
+def _impossible(error: Exception) -> Problem:
+    return Problem(
+        "G611",
+        "The graph cannot be brought into 8-bit integers.",
+        why=in_short(error),
+        tries=["genba run LINE  # the other candidates are tried", "genba explain G611"],
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +235,7 @@ def _prepared(proto: Any) -> Any:
 def _layers(proto: Any) -> list[Layer]:
     """Return the layers that multiply by constant weights, in the order of the graph."""
     graph = proto.graph
-    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    weights = _weights(graph)
     known = (*graph.input, *graph.value_info, *graph.output)
     sizes = {value.name: _size(value) for value in known}
     found = []
@@ -155,6 +247,10 @@ def _layers(proto: Any) -> list[Layer]:
             each = _per_output(node, weights[node.input[1]])
             found.append(Layer(name=node.name, multiplications=out * each, moved=into + out))
     return found
+
+
+def _weights(graph: Any) -> dict[str, tuple[int, ...]]:
+    return {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
 
 
 def _per_output(node: Any, weight: tuple[int, ...]) -> int:

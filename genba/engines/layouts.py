@@ -3,7 +3,11 @@
 from typing import Final
 
 #: Threads of one run that are worth trying.
-_WAYS: Final = (1, 2, 4, 8)
+WAYS: Final = (1, 2, 4, 8)
+#: Forms in 8-bit integers that any runtime of graphs takes, the usual one first.
+FORMS: Final = (
+    *("int8", "int8-percentile", "int8-tensor", "int8-s8s8", "int8-thin", "int8-dynamic"),
+)
 
 
 def spreads(cores: int) -> list[tuple[int, int]]:
@@ -16,5 +20,5 @@ def spreads(cores: int) -> list[tuple[int, int]]:
         >>> spreads(1), spreads(2), spreads(8)
         ([(1, 1)], [(1, 1), (1, 2), (2, 1)], [(1, 1), (1, 8), (2, 4), (4, 2), (8, 1)])
     """
-    full = [(threads, cores // threads) for threads in _WAYS if threads <= cores]
+    full = [(threads, cores // threads) for threads in WAYS if threads <= cores]
     return list(dict.fromkeys([(1, 1), *full]))

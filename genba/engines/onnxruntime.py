@@ -14,7 +14,7 @@ from genba.core.codec import decode
 from genba.core.problem import Problem
 from genba.core.protocols import Array, JsonObject, Layout, Tensors
 from genba.engines.batches import conform, in_slices
-from genba.engines.layouts import spreads
+from genba.engines.layouts import FORMS, WAYS, spreads
 from genba.engines.reading import Reading
 from genba.engines.refusal import in_short, refused
 from genba.engines.scan import refuse_floats, scan
@@ -101,6 +101,17 @@ class OnnxRuntime:
     def lowered(cls) -> Mapping[str, JsonObject]:
         """Return the settings for a graph in 8-bit integers."""
         return {"int8": {"precision": "int8", "threads": 1}}
+
+    @classmethod
+    def space(cls, cores: int) -> Sequence[JsonObject]:  # noqa: ARG003  # rules know the cores
+        """Return every precision on every number of threads, for a wide search."""
+        return [{"precision": "float32", "threads": count} for count in WAYS]
+
+    @classmethod
+    def forms(cls) -> Mapping[str, Sequence[JsonObject]]:
+        """Return the settings to try by the name of the lowering, for a wide search."""
+        several = [{"precision": "int8", "threads": count} for count in WAYS]
+        return dict.fromkeys(FORMS, several)
 
     @classmethod
     def layouts(cls, settings: JsonObject, cores: int) -> Sequence[Layout]:

@@ -15,7 +15,7 @@ from genba.core.protocols import Array, JsonObject, Layout, Tensors
 from genba.engines.batches import conform, in_slices
 from genba.engines.graph import read_graph
 from genba.engines.integers import computes_with_wide_integers
-from genba.engines.layouts import spreads
+from genba.engines.layouts import FORMS, WAYS, spreads
 from genba.engines.lowering import lower_trees
 from genba.engines.reading import Reading
 from genba.engines.refusal import in_short, refused
@@ -27,7 +27,12 @@ _TWICE_BYTES: Final = 4 << 20
 _WAITING: Final = 1  # batches that wait inside the runtime for a stream
 _MISSING: Final = r"No conversion rule found for operations: ([\w.]+)"
 #: Of what is in floating point; a graph in integers is computed as it is written.
-_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+_HINTS: Final = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
+#: Threads of one batch, and batches at the same time; one stream of one thread is the default.
+_SPREADS: Final = (
+    *({"threads": count} for count in WAYS),
+    *({"threads": 1, "streams": count} for count in WAYS[1:]),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +43,8 @@ class OpenVinoSettings:
     and the same file would give other numbers on another machine.
     """
 
-    precision: Literal["float32", "bfloat16", "int8"]  # "int8": a graph with parts in integers
+    # "int8": a graph with parts in integers; "float16" is for processors that compute in it
+    precision: Literal["float32", "bfloat16", "float16", "int8"]
     threads: int = 1  # of one stream
     streams: int = 1  # batches computed at the same time
 
@@ -92,6 +98,21 @@ class OpenVino:
     def lowered(cls) -> Mapping[str, JsonObject]:
         """Return the settings for a graph in 8-bit integers."""
         return {"int8": {"precision": "int8", "threads": 1}}
+
+    @classmethod
+    def space(cls, cores: int) -> Sequence[JsonObject]:  # noqa: ARG003  # rules know the cores
+        """Return every precision, spread in every way, for a wide search."""
+        return [
+            {"precision": precision, **spread}
+            for spread in _SPREADS
+            for precision in ("float32", "bfloat16", "float16")
+        ]
+
+    @classmethod
+    def forms(cls) -> Mapping[str, Sequence[JsonObject]]:
+        """Return the settings to try by the name of the lowering, for a wide search."""
+        several = [{"precision": "int8", **spread} for spread in _SPREADS]
+        return dict.fromkeys(FORMS, several)
 
     @classmethod
     def layouts(cls, settings: JsonObject, cores: int) -> Sequence[Layout]:

@@ -94,6 +94,20 @@ class OpenVinoTalk:
         return [*found, {"weights": "q8_0", "threads": several}]
 
     @classmethod
+    def space(cls, cores: int) -> Sequence[JsonObject]:
+        """Return every number format of the weights on one core and on all, for a wide search."""
+        return [
+            {"weights": weights, "threads": threads}
+            for threads in sorted({1, min(cores, 8)})
+            for weights in ("int8", "q8_0", "int4", "f16", "f32")
+        ]
+
+    @classmethod
+    def forms(cls) -> Mapping[str, Sequence[JsonObject]]:
+        """Return nothing: weights are converted when the model is opened."""
+        return {}
+
+    @classmethod
     def version(cls) -> str:
         """Return the version of the runtime."""
         return str(ov.get_version()).partition("-")[0]

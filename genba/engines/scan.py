@@ -92,7 +92,7 @@ def refuse_floats(operators: frozenset[str], runtime: str) -> None:
     Raises:
         Problem: G601 when the graph is computed in floating point only.
     """
-    if "QuantizeLinear" not in operators:
+    if not operators & {"QuantizeLinear", "DynamicQuantizeLinear"}:
         raise Problem(
             "G601",
             f"{runtime} was told to compute in 8-bit integers, and this graph has none.",

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from genba.core.chance import tail
 from genba.core.line import RollBackOn
 from genba.loop.traffic import Traffic
 
@@ -28,36 +29,6 @@ class Judgement:
 
     passed: bool
     reason: str
-
-
-def tail(count: int, n: int, rate: float) -> float:
-    """Return the chance of at least `count` in `n` when each happens at `rate` (binomial).
-
-    Example:
-        >>> round(tail(3, 10, 0.01), 6)
-        0.000114
-    """
-    if count <= n * rate:
-        return 1.0
-    if rate <= 0.0:
-        return 0.0
-    if rate >= 1.0:
-        return 1.0
-    log = (
-        math.lgamma(n + 1)
-        - math.lgamma(count + 1)
-        - math.lgamma(n - count + 1)
-        + count * math.log(rate)
-        + (n - count) * math.log1p(-rate)
-    )
-    term = total = math.exp(log)
-    odds = rate / (1.0 - rate)
-    for k in range(count, n):  # terms fall at least geometrically above the mean
-        term *= (n - k) / (k + 1) * odds
-        total += term
-        if term < total * 1e-12:
-            break
-    return min(total, 1.0)
 
 
 def difference(one: tuple[int, int], other: tuple[int, int]) -> tuple[float, float]:

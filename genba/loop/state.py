@@ -29,6 +29,8 @@ KINDS: Final = (
     "serve.load_failed",
 )
 
+_SEARCH: Final = "codesign"  # the reason of such a run
+
 #: Notes on actions already recorded; older ones belong to deployments long gone.
 _NOTED: Final = 64
 #: Predictions in the newest window, whatever the line asks: enough to judge, bounded in memory.
@@ -186,6 +188,8 @@ def _run_finished(state: LineState, event: Event) -> LineState:
     body, run = event.body, str(event.body.get("run", event.subject))
     known = state.running.get(run)
     running = {k: v for k, v in state.running.items() if k != run}
+    if body.get("reason") == _SEARCH:  # of settings: nothing that could be deployed was made
+        return replace(state, running=running)
     state = replace(
         state,
         running=running,

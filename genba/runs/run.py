@@ -155,14 +155,14 @@ class _Going:
         for stage in stages:
             self.stop.check()
             result = self.one(stage)
-            self.results[stage.name] = result
+            self.results[stage.alias or stage.name] = result
             if result.get("stop"):
                 return "refused", tuple(result["stop"])
         return "done", ()
 
     def one(self, stage: Stage) -> Result:
         context = StageContext(
-            line=self.line,
+            line=stage.line or self.line,
             store=self.store,
             run=self.run,
             inputs={name: self.results[name] for name in stage.after},

@@ -49,6 +49,8 @@ class Stage:
             counts with its version.
         after: Stages whose results it reads; it sees no others.
         config: Everything else that decides the result, as JSON.
+        line: Another line than that of the run, as for a variant of its model.
+        alias: Under which name later stages find the result; its own if not given.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Stage:
     uses: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     config: Callable[[StageContext], Any] = _nothing
+    line: Line | None = None
+    alias: str = ""
 
     @property
     def address(self) -> str:

@@ -19,6 +19,7 @@ from genba.data.feedback import Sender, receive
 from genba.serve.access.callers import Access, Rules, check_bind, is_loopback, parse_origin
 from genba.serve.access.keywatch import KeyWatch
 from genba.serve.access.tls import server_context
+from genba.serve.edge.desk import Desk
 from genba.serve.http.connection import Connection
 from genba.serve.http.routes import App
 from genba.serve.lanes.desk import Floor, Numbers
@@ -141,6 +142,7 @@ class Server:
         )
         self._floor: Floor
         self._app.memory = self._deployments.ask
+        self._app.edge = Desk(store)
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
         self._cpu_s = time.process_time()
@@ -246,6 +248,7 @@ class Server:
         if self._metrics.tracing is not None:
             self._metrics.tracing.stop()
         self._app.close()
+        self._app.edge.close()
         self._floor.pool.close()
         for line in self._lines.values():
             line.close()

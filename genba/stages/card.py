@@ -56,6 +56,7 @@ def model_card(
         },
         "measures": _field(optimized["reevaluated"], "measured"),
         "gates": _field(optimized["verdict"], "measured"),
+        "without": _field(inputs["evaluate"].get("without") or {}, "measured"),
         "label_noise": _field(inputs["evaluate"].get("label_noise"), "measured"),
         "runtime": {
             "engine": _field(encode(choice), "measured"),

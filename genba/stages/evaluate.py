@@ -5,6 +5,7 @@ rows, or when the feedback it learned from is too noisy to be trusted.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,7 @@ from genba.data.view import DatasetView
 from genba.learn.models import load_model
 from genba.learn.retrieval import MEASURES
 from genba.runs.stage import StageContext
+from genba.stages import without
 from genba.stages.gates import judge
 from genba.stages.label_noise import label_noise, too_noisy
 from genba.stages.rival import FROZEN, NEWEST, Mine, compared
@@ -35,7 +37,8 @@ def evaluate(context: StageContext) -> dict[str, Any]:
 
     Returns:
         `measures`, `verdict`, `scores` (blob: evidence per sample), `baselines`, `comparisons`
-        and why there are none, `label_noise`, and `stop` with the reasons when it may not.
+        and why there are none, `without` (the same without each sensor), `label_noise`, and `stop`
+        with the reasons when it may not.
 
     Raises:
         Problem: G504 when a gate names a measure that does not exist.
@@ -47,6 +50,8 @@ def evaluate(context: StageContext) -> dict[str, Any]:
     predict = task.reference(model)
     context.progress.step("measuring the model on the test set")
     scores = task.score(predict, view, "test", model.settings)
+    blind = without.measured(task, predict, view, scores, model.settings, context.progress)
+    scores = replace(scores, measures={**scores.measures, **without.worst(blind)})
     check_gates(line, scores.measures)
     gates = {name: limit for name, limit in line.gates.items() if name not in _LATER}
     verdict = judge(gates, scores.measures)
@@ -62,6 +67,7 @@ def evaluate(context: StageContext) -> dict[str, Any]:
         "baselines": {name: encode(found.measures) for name, found in baselines.items()},
         "comparisons": [encode(c) for c in comparisons],
         "not_compared": reason,
+        "without": blind,
         "label_noise": encode(noise.rate) if noise else None,
     }
     stop = [*verdict.reasons, *worse(comparisons), *too_noisy(noise, line)]

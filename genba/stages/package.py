@@ -61,7 +61,8 @@ def package(context: StageContext) -> dict[str, Any]:
     """
     line, store, inputs = context.line, context.store, context.inputs
     task: Task = resolve("task", line.task)()
-    model = load_model(store, inputs["train"])
+    # With the threshold fitted to the chosen form of the graph, where that is not as trained.
+    model = load_model(store, inputs["optimize"].get("model") or inputs["train"])
     view = DatasetView.open(store, str(inputs["prepare"]["dataset"]), line)
     choice = EngineChoice(**inputs["optimize"]["engine"])
     signature = task.signature(model.settings)

@@ -17,9 +17,11 @@ from genba.stages.reuse import task_code
 from genba.store.home import Store
 from genba.store.signing import write_checkpoint
 from genba.targets.cost import bill
+from genba.targets.registry import open_target
 
 _PIXELS: Final = ("genba.edge.images", "genba.edge.imagefile", "pillow")  # as images are read
 _READS: Final = ("genba.data.view", "numpy", "pillow")  # how every later stage sees the data
+_OPTIMIZES: Final = ("bench", "design", "forms", "yard")  # beside the stage itself
 _JUDGES: Final = ("genba.stages.gates", "genba.stages.samples")
 
 
@@ -67,6 +69,7 @@ def run_line(
     Raises:
         Problem: When the data, the store or an engine fails in a way the user can mend.
     """
+    open_target(line.target.device, store.path)  # refused now, not after training
     extra = {"champion": champion(store, line)}
     if dataset:
         extra["dataset"] = dataset
@@ -140,7 +143,8 @@ def stages_for(line: Line) -> tuple[Stage, ...]:
             function="genba.stages.optimize:optimize",
             uses=(
                 *(*task, *_READS, *_JUDGES, "genba.stages.agreement"),
-                *("genba.engines", "genba.targets", "onnx"),
+                *("genba.codesign", "genba.engines", "genba.targets", "onnx"),
+                *(f"genba.stages.optimize_{part}" for part in _OPTIMIZES),
             ),
             after=("prepare", "train", "evaluate"),
             config=reuse.optimize_config,

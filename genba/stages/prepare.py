@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from genba.core.codec import encode
-from genba.core.line import Line
+from genba.core.codec import decode
+from genba.core.line import Data, Line
 from genba.core.protocols import Modality
 from genba.core.resolve import resolve
 from genba.core.task import Task
@@ -46,7 +46,9 @@ def prepare(context: StageContext) -> dict[str, Any]:
     context.progress.step("looking for leaks between the splits")
     modality.refuse_leakage(view)
     sheet = view.sheet()
+    joined = {"joined": sheet["join"]} if "join" in sheet else {}
     return {
+        **joined,
         "dataset": version.id,
         "rows": version.rows,
         "rejected": dict(version.rejected),
@@ -83,4 +85,5 @@ def _read_alike(store: Store, version: DatasetVersion, line: Line, split_by: str
     sheet = DatasetView(store, version, line).sheet()
     split = sheet["split"]
     same_split = split["rule"]["seed"] == line.train.seed and split.get("asked") == split_by
-    return bool(sheet["data"] == encode(line.data)) and same_split
+    # As values, not as JSON: a field that did not exist when the sheet was written has its default.
+    return bool(decode(Data, sheet["data"]) == line.data) and same_split

@@ -18,6 +18,7 @@ from genba.data.sources import source_of
 from genba.runs.executor import find_function
 from genba.runs.stage import StageContext
 from genba.stages.carry import student_in_service
+from genba.stages.optimize_known import newest_choice
 from genba.targets.probe import fingerprint
 
 
@@ -91,6 +92,7 @@ def optimize_config(context: StageContext) -> dict[str, Any]:
         "gates": encode(context.line.gates),
         "engines": engine_versions(context.line.target.engines),
         "machine": fingerprint(),
+        **_searched(context),
         **_around(context),
     }
 
@@ -98,6 +100,12 @@ def optimize_config(context: StageContext) -> dict[str, Any]:
 def package_config(context: StageContext) -> dict[str, Any]:
     """Return what decides a package, besides what goes into it."""
     return {"name": context.line.name, **_around(context)}
+
+
+def _searched(context: StageContext) -> dict[str, str]:
+    """Name what `genba codesign` found for the line on its target; nothing without a search."""
+    found = newest_choice(context.store, context.line)
+    return {} if found is None else {"searched": found.id}
 
 
 def _around(context: StageContext) -> dict[str, str]:

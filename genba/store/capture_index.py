@@ -78,3 +78,24 @@ def earlier_captures(database: Database) -> list[str]:
     with database.read() as connection:
         ids = [row.id for row in connection.execute(statement)]
     return [id for id in ids if _EARLIER_ID.fullmatch(id)]
+
+
+def captures_between(database: Database, server: str, first: int, last: int) -> list[str]:
+    """Return the ids of the captures of a server that may hold a prediction of a range.
+
+    Args:
+        database: Of the store.
+        server: Id of the server that answered.
+        first: Number of the first prediction of the range.
+        last: Number of the last one.
+    """
+    prefix = f"capture-{server}-"
+    ends = func.substr(_ID, len(prefix) + _DIGITS + 2, _DIGITS)
+    statement = select(_ID).where(
+        f"{prefix}{0:0{_DIGITS}d}" <= _ID,
+        f"{prefix}{last:0{_DIGITS}d}-{'9' * _DIGITS}-{'z' * 2 * _CHANCE}" >= _ID,
+        func.substr(_ID, 1, len(prefix)) == prefix,
+        ends >= f"{first:0{_DIGITS}d}",
+    )
+    with database.read() as connection:
+        return [row.id for row in connection.execute(statement.order_by(_ID))]

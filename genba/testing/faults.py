@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +35,8 @@ class FaultySettings:
     hang: bool = False
     leak_bytes: int = 0  # held for ever, per batch
     signal: int = 0  # the process really gets it: 11 is a segmentation fault
+    print_bytes: int = 0  # of rubbish on what the process takes for standard output, per batch
+    spawn: str = ""  # a file: a process is begun that outlives this one, and its id written there
 
 
 class FaultyEngine:
@@ -64,7 +68,7 @@ class FaultyEngine:
     @classmethod
     def version(cls) -> str:
         """Return the version of the faults."""
-        return "2"
+        return "3"
 
     def run(self, tensors: Tensors) -> dict[str, Array]:
         """Run a batch, well or badly."""
@@ -102,6 +106,16 @@ class FaultyEngine:
         signal.pthread_kill(threading.get_ident(), self._chosen.signal)
         return outputs
 
+    def _print(self, outputs: dict[str, Array], _: int) -> dict[str, Array]:
+        os.write(1, b"\x93GENBA" + b"?" * self._chosen.print_bytes + b"\n")
+        return outputs
+
+    def _spawn(self, outputs: dict[str, Array], _: int) -> dict[str, Array]:
+        waiting = [sys.executable, "-c", f"import time; time.sleep({_FOREVER_S})"]
+        child = subprocess.Popen(waiting, start_new_session=True)  # noqa: S603  # this Python
+        Path(self._chosen.spawn).write_text(str(child.pid))
+        return outputs
+
     def _spoil(self, outputs: dict[str, Array], bad: int) -> dict[str, Array]:
         return {name: _not_a_number(output, bad) for name, output in outputs.items()}
 
@@ -111,6 +125,8 @@ class FaultyEngine:
 
 _Fault = Callable[[FaultyEngine, dict[str, Array], int], dict[str, Array]]
 _FAULTS: Final[Mapping[str, _Fault]] = {
+    "spawn": FaultyEngine._spawn,
+    "print_bytes": FaultyEngine._print,
     "delay_ms": FaultyEngine._delay,
     "hang": FaultyEngine._hang,
     "leak_bytes": FaultyEngine._leak,

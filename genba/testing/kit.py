@@ -12,6 +12,7 @@ from genba.core.codec import nearest
 from genba.core.problem import Problem
 from genba.core.protocols import JsonObject
 from genba.core.resolve import names, resolve
+from genba.targets.registry import target_names
 from genba.testing.checks import CheckResult, Checks, run_checks
 from genba.testing.engines import engine_checks
 from genba.testing.sources import check_source
@@ -82,6 +83,16 @@ def checks_of_engine(name: str) -> Checks:
     return (talks_checks if talks else engine_checks)(name, WRAPPED.get(name))
 
 
+def entries(kind: str) -> tuple[str, ...]:
+    """Return the names of a kind that can be checked; devices have names of their own.
+
+    Example:
+        >>> "raspberry-pi-5" in entries("target")
+        True
+    """
+    return tuple(names(kind)) if kind != "target" else tuple(target_names())
+
+
 def kind_of(name: str) -> str:
     """Return the kind of the catalog entry with that name.
 
@@ -93,9 +104,9 @@ def kind_of(name: str) -> str:
         'engine'
     """
     for kind in CHECKED:
-        if name in names(kind):
+        if name in entries(kind):
             return kind
-    known = [n for kind in CHECKED for n in names(kind)]
+    known = [n for kind in CHECKED for n in entries(kind)]
     near = nearest(name, known)
     raise Problem(
         "G105",

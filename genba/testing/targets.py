@@ -3,14 +3,19 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
+from genba.core.codec import decode, encode
 from genba.core.digest import canonical_json
 from genba.core.line import Limits
 from genba.core.protocols import Device
 from genba.core.resolve import resolve
 from genba.core.values import Measure
-from genba.testing.checks import CheckResult, Checks, require, run_checks
+from genba.targets.devices import Target
+from genba.targets.profile import Profile
+from genba.targets.registry import open_target
+from genba.testing.checks import CheckResult, Checks, require, require_problem, run_checks
 from genba.testing.graphs import small_batch, small_graph
 
 _UNITS: Final = {
@@ -24,20 +29,30 @@ _SAMPLES: Final = 100
 _SMALL: Final = 0.01  # less than any device's own limits, which may be tighter than a line's
 
 
-def check_target(name: str) -> tuple[CheckResult, ...]:
-    """Run a target of the catalog through the contract."""
-    return run_checks(target_checks(name))
+def check_target(name: str, home: Path | None = None) -> tuple[CheckResult, ...]:
+    """Run a target through the contract: here, probed, or of the catalogue of devices.
+
+    Args:
+        name: As in `[target] device`.
+        home: Where the profiles of probed devices are.
+    """
+    return run_checks(target_checks(name, home))
 
 
-def target_checks(name: str) -> Checks:
+def target_checks(name: str, home: Path | None = None) -> Checks:
     """Return the checks of a target by name."""
-    device: Device = resolve("target", name)()
+    device = open_target(name, home)
     checks: dict[str, Callable[[], None]] = {
         "says what it is": partial(_facts, device),
-        "measures with unit, interval and method": partial(_measures, device),
         "refuses by sentence, the worst first": partial(_refuses, device),
         "does not accept what was not measured": partial(_unknown, device),
+        "has a profile that reads back": partial(_profile, device),
     }
+    if device.measurable:
+        checks["measures with unit, interval and method"] = partial(_measures, device)
+    else:
+        checks["does not measure what is not there"] = partial(_not_there, device)
+        checks["says where every number is from"] = partial(_sources, device)
     return checks
 
 
@@ -64,6 +79,31 @@ def _measures(device: Device) -> None:
         found["energy_mj"].method != "measured" or bool(device.facts().get("power_meter")),
         "energy_mj says measured, but facts() name no power_meter",
     )
+
+
+def _profile(device: Target) -> None:
+    profile = device.profile
+    require(profile.name == device.name, f"the profile is of {profile.name!r}")
+    require(decode(Profile, encode(profile)) == profile, "the profile does not read back the same")
+    for rate in profile.rates:
+        finite = all(math.isfinite(x) for x in (rate.low, rate.value, rate.high))
+        require(finite and 0 < rate.low <= rate.value <= rate.high, f"a rate is senseless: {rate}")
+
+
+def _not_there(device: Target) -> None:
+    engine = resolve("engine", "onnxruntime")(small_graph(), {"precision": "float32"})
+    measure = partial(device.measure, engine, small_batch(_SAMPLES))
+    require_problem(measure, ["G617"], "for a device that nobody has")
+
+
+def _sources(device: Target) -> None:
+    profile = device.profile
+    require(bool(profile.rates) and bool(profile.numbers), "the profile has no rates or numbers")
+    for number in profile.numbers:
+        require(bool(number.source), f"{number.name} has no source")
+        seen = number.status != "seen" or "https://" in number.source
+        require(seen, f"{number.name} was seen, but its source has no address")
+        require(number.status != "measured", f"{number.name} says that somebody measured it")
 
 
 def _refuses(device: Device) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from genba.core.resolve import installed, names
+from genba.targets.cataloged import catalog_names
 from genba.testing.checks import CheckFailed
 from genba.testing.engines import engine_checks
 from genba.testing.kit import checks_of_engine
@@ -21,7 +22,7 @@ ENGINES = [
 ]
 TARGETS = [
     pytest.param(check, id=f"{name}: {title}")
-    for name in names("target")
+    for name in (*names("target"), *catalog_names())
     for title, check in target_checks(name).items()
 ]
 

@@ -11,10 +11,10 @@ import pytest
 from genba.core.line import Data
 from genba.core.problem import Problem
 from genba.core.protocols import SourceFacts
-from genba.core.resolve import resolve
 from genba.core.values import Measure
 from genba.data.sources.files import FileSource
 from genba.targets.local import ThisMachine
+from genba.targets.registry import as_target
 from genba.testing import kit, sources, targets
 from genba.testing.checks import CheckFailed, require_problem, run_checks
 
@@ -116,9 +116,7 @@ class Strict(ThisMachine):
     ],
 )
 def test_a_broken_target_fails(kind: Any, title: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        targets, "resolve", lambda k, n: (lambda: kind(0.02)) if k == "target" else resolve(k, n)
-    )
+    monkeypatch.setattr(targets, "open_target", lambda name, _: as_target(kind(0.02), name))
     with pytest.raises(CheckFailed):
         targets.target_checks("broken")[title]()
 

@@ -18,9 +18,9 @@ from genba.learn.models import save_model
 from genba.runs.effort import Effort
 from genba.runs.progress import SilentProgress
 from genba.runs.stage import StageContext
-from genba.stages import optimize as stage
+from genba.stages import optimize_bench as bench
+from genba.stages import optimize_design as design
 from genba.store.home import Store
-from genba.targets.local import ThisMachine
 from genba.testing.generated import generated_view
 
 F32 = {"precision": "float32", "threads": 1}
@@ -67,18 +67,31 @@ def numbers(cpu: float, p50: float = 1.0, p99: float = 1.0, memory: float = 10.0
     }
 
 
-class Scripted(ThisMachine):
-    """A machine on which the engines measure what the test says, call by call."""
+class Scripted:
+    """An engine that is measured as a test says, measurement by measurement."""
 
     script: dict[str, list[Any]] = {}  # set by each test
 
-    def measure(self, engine: Any, tensors: Any) -> Any:
-        assert len(next(iter(tensors.values()))) > 100
-        script = self.script[engine.name]
+    def __init__(self, order: Any, kinds: Any) -> None:
+        assert len(next(iter(order.samples.values()))) > 100
+        kind = kinds.get(order.engine) or resolve("engine", order.engine)
+        self._name, self._engine = order.engine, kind(order.graph, order.settings)
+
+    def __enter__(self) -> "Scripted":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.close()
+
+    def measure(self) -> Any:
+        script = self.script[self._name]
         found = script.pop(0) if len(script) > 1 else script[0]
         if isinstance(found, Problem):
             raise found
-        return found
+        return dict(found)
+
+    def run(self, tensors: Any) -> Any:
+        return self._engine.run(tensors)
 
 
 class One(OnnxRuntime):
@@ -128,11 +141,12 @@ def script_engines(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     kinds = {k.name: k for k in (One, Two, Three, Wrong, Unable, Broken)}
 
     def resolved(kind: str, name: str) -> Any:
-        if kind == "target":
-            return Scripted
         return kinds[name] if kind == "engine" and name in kinds else resolve(kind, name)
 
-    monkeypatch.setattr(stage, "resolve", resolved)
+    monkeypatch.setattr(design, "resolve", resolved)
+    monkeypatch.setattr(bench, "resolve", resolved)
+    monkeypatch.setattr(bench, "open_engine", lambda order, *_: Scripted(order, kinds))
+    monkeypatch.setattr(bench, "wait_for_quiet", lambda _: None)
     script: dict[str, list[Any]] = {}
     monkeypatch.setattr(Scripted, "script", script)
     return script

@@ -30,11 +30,10 @@ from genba.edge.texts import (
     written,
 )
 from genba.learn.language.tiny import tiny_talk
-from genba.stages.optimize import _reads
-from genba.stages.optimize_forms import Forms
+from genba.stages.optimize_design import readers
 from genba.stages.samples import affordable
-from genba.targets.footprint import memory_mib
 from genba.targets.local import ThisMachine
+from genba.targets.runner import memory_mib
 
 HELLO = [{"role": "user", "content": "Where is the valve?"}]
 SETTINGS = {"weights": "f32", "threads": 1}
@@ -144,10 +143,10 @@ def test_texts_reach_the_process_that_measures_memory() -> None:
 
 
 def test_an_engine_reads_graphs_or_language_models() -> None:
-    talk, graph = Forms(tiny_talk(), lambda: []), Forms(b"onnx", lambda: [])
     kinds = {name: resolve("engine", name) for name in ("onnxruntime", "openvino-talk")}
-    assert [_reads(kind, talk) for kind in kinds.values()] == [False, True]
-    assert [_reads(kind, graph) for kind in kinds.values()] == [True, False]
+    assert list(readers(kinds, tiny_talk())) == ["openvino-talk"]
+    assert list(readers(kinds, b"onnx")) == ["onnxruntime"]
+    assert list(readers({"onnxruntime": kinds["onnxruntime"]}, tiny_talk())) == ["onnxruntime"]
 
 
 def test_texts_count_when_samples_are_held(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genba.core.chance import tail
 from genba.core.line import RollBackOn
-from genba.loop.judge import difference, faults, interval, judge, tail
+from genba.loop.judge import difference, faults, interval, judge
 from genba.loop.traffic import MIN_BATCHES, Batch, Traffic, batch_of
 
 LIMITS = RollBackOn(error_rate=0.01, latency_ms_p99=10.0, not_a_number_rate=0.001)

@@ -3,16 +3,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from genba.core.line import Limit, Limits
 from genba.core.problem import Problem
 from genba.core.resolve import resolve
-from genba.core.values import Measure
 from genba.engines.onnxruntime import OnnxRuntime
 from genba.stages import optimize as stage
-from genba.targets.local import ThisMachine
+from genba.stages import optimize_bench as bench
 from tests.unit.optimize_world import (
     F32,
     Made,
@@ -39,11 +36,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 def test_on_this_machine_it_chooses_by_measurement_and_judges_the_exported_model(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def quick(kind: str, name: str) -> Any:
-        found = resolve(kind, name)
-        return (lambda: ThisMachine(seconds=0.02)) if kind == "target" else found
-
-    monkeypatch.setattr(stage, "resolve", quick)
+    monkeypatch.setattr(bench, "_WHOLE_S", 0.06)
+    monkeypatch.setattr(stage, "_PATIENCE_S", 0.0)
     limits = Limits(latency_ms_p99=1000, memory_mib=2000, energy_mj=1000)
     result = stage.optimize(made.context(made.line(limits=limits)))
     json.dumps(result, allow_nan=False)
@@ -54,9 +48,12 @@ def test_on_this_machine_it_chooses_by_measurement_and_judges_the_exported_model
     names = {c["engine"] for c in result["candidates"]}
     assert "faulty" not in names
     assert {"onnxruntime", "openvino"} <= names
-    for candidate in result["candidates"]:
-        assert candidate["refused"] or candidate["measures"]["memory_mib"]["value"] > 5
+    measured = [c for c in result["candidates"] if c["measures"]]
+    assert len(measured) >= 3
+    for candidate in measured:
+        assert candidate["measures"]["memory_mib"]["value"] > 5
         assert candidate["parity"]["samples"] == made.view.count("test")
+    assert [c["stand"] for c in result["candidates"] if c["chosen"]] == ["verified"]
     exported = OnnxRuntime(made.store.blobs.read(result["onnx"]), {"precision": "float32"})
     task = resolve("task", "sensor.anomaly")()
     again = task.score(exported.run, made.view, "test", made.model.settings)
@@ -72,7 +69,7 @@ def test_the_cheapest_that_gives_the_right_answers_wins(
     assert result["engine"]["name"] == "two"
     by_name = {c["engine"]: c for c in result["candidates"]}
     assert "not close enough to the reference" in by_name["wrong"]["refused"][0]
-    assert by_name["wrong"]["measures"] == {}
+    assert by_name["wrong"]["stand"] == "refused"
     assert by_name["unable"]["refused"] == ["It cannot run this graph."]
     assert by_name["unable"]["why"] == "No trees."
     assert by_name["unable"]["parity"] is None
@@ -110,14 +107,15 @@ def test_when_nothing_fits_the_nearest_is_named_with_what_to_relax(
     assert reasons == [
         "memory_mib is 300 MiB; this-machine allows 100 MiB (200 % too much).",
         "latency_ms_p99 is 4 ms; this-machine allows 3 ms (33 % too much).",
-        "To accept it: genba run LINE --set target.limits.latency_ms_p99=4.4 "
-        "--set target.limits.memory_mib=330",
+        "To accept it: genba run LINE --set target.limits.memory_mib=330 "
+        "--set target.limits.latency_ms_p99=4.4",
     ]
 
 
 def test_when_no_engine_answers_as_the_reference_every_reason_is_given(
     made: Made, scripted: dict[str, list[Any]]
 ) -> None:
+    scripted |= {"wrong": [numbers(0.1)]}
     result = stage.optimize(made.context(made.line(engines=("wrong", "unable"))))
     assert result["stop"][0] == "No engine gives the answers of the reference on this-machine."
     assert len(result["stop"]) == 3
@@ -193,47 +191,6 @@ def test_a_gate_that_the_exported_model_misses_stops_the_line(
     assert reason.startswith("The exported model: r2 is 0.9")
 
 
-def candidate(cpu: float, p50: float) -> stage.Candidate:
-    return stage.Candidate(engine="e", settings={}, measures=numbers(cpu, p50))
-
-
-def test_ties_in_cpu_time_are_decided_by_latency_and_then_by_order() -> None:
-    cheap, dear = candidate(1.0, 5.0), candidate(2.0, 1.0)
-    assert stage.cheapest([dear, cheap]) is cheap
-    slow, fast = candidate(1.0, 5.0), candidate(1.05, 1.0)
-    assert stage.cheapest([slow, fast]) is fast
-    first, second = candidate(1.05, 1.05), candidate(1.0, 1.0)
-    assert stage.cheapest([first, second]) is first
-    exact = [replace_measures(candidate(1.0, 1.0)), replace_measures(candidate(1.0, 1.0))]
-    assert stage.cheapest(exact) is exact[0]
-
-
-def replace_measures(found: stage.Candidate) -> stage.Candidate:
-    found.measures = {n: Measure(value=m.value, unit=m.unit) for n, m in found.measures.items()}
-    return found
-
-
-@given(st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=1, max_size=8))
-def test_nobody_is_clearly_cheaper_than_the_cheapest(pairs: list[tuple[float, float]]) -> None:
-    found = [candidate(cpu, p50) for cpu, p50 in pairs]
-    best = stage.cheapest(found)
-    assert best.measures["cpu_ms"].low is not None
-    for other in found:
-        assert other.measures["cpu_ms"].high is not None
-        assert other.measures["cpu_ms"].high >= best.measures["cpu_ms"].low
-
-
-@given(st.floats(1e-6, 1e9))
-def test_a_suggested_limit_is_never_below_the_value(value: float) -> None:
-    text = stage._rounded_up(value)
-    assert float(text) >= value * (1 - 1e-9)
-    assert float(text) <= value * 1.11
-
-
-def test_no_limit_is_suggested_for_what_is_not_a_number() -> None:
-    assert stage._rounded_up(float("nan")) == "…"
-
-
 class TestLargeSamples:
     """Where each candidate would take long, only the chosen one is held against every sample."""
 
@@ -249,7 +206,7 @@ class TestLargeSamples:
         assert result["engine"]["name"] == "one"
         first, second = result["candidates"]
         assert first["parity"]["samples"] >= made.view.count("test")
-        assert 0 < second["parity"]["samples"] < 100
+        assert 0 < second["parity"]["samples"] < 100 < made.view.count("test")
         assert second["parity"]["passed"]
 
     def test_who_fails_on_the_rest_is_refused_after_all(

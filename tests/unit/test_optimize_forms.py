@@ -54,13 +54,13 @@ class TestLoweredGraphs:
         self, made: Made, scripted: Any, lowering: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         splits: list[str] = []
-        real = samples.spread
+        real = samples.chosen
 
-        def spread(task: Any, view: Any, split: str, settings: Any, rows: int) -> Any:
+        def chosen(task: Any, view: Any, split: str, *rest: Any) -> Any:
             splits.append(split)
-            return real(task, view, split, settings, rows)
+            return real(task, view, split, *rest)
 
-        monkeypatch.setattr("genba.stages.optimize_forms.spread", spread)
+        monkeypatch.setattr("genba.stages.optimize_forms.chosen", chosen)
         scripted |= {"one": [numbers(9.0), numbers(1.0)], "two": [numbers(5.0)]}
         result = stage.optimize(made.context(made.line(engines=("one", "two"))))
         assert splits == ["calibrate"]
@@ -97,15 +97,19 @@ class TestLoweredGraphs:
         kept, refused = result["candidates"]
         assert result["engine"]["settings"] == F32 == kept["settings"]
         assert "decide the same in" in refused["refused"][0]
-        assert refused["measures"] == {}
+        assert not refused["chosen"]
+        assert not refused["front"]
 
-    def test_one_that_gains_nothing_is_no_candidate(
+    def test_one_that_gains_nothing_is_left_out_unmeasured(
         self, made: Made, scripted: Any, lowering: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(lowering, "lower", lambda *_: None)
         scripted |= {"one": [numbers(1.0)]}
         result = stage.optimize(made.context(made.line(engines=("one",))))
-        assert [c["settings"] for c in result["candidates"]] == [F32]
+        kept, left_out = result["candidates"]
+        assert kept["chosen"]
+        assert left_out["stand"] == "ruled out"
+        assert left_out["measures"] == {}
 
     def test_one_that_cannot_be_made_says_why(
         self, made: Made, scripted: Any, lowering: Any, monkeypatch: pytest.MonkeyPatch
@@ -130,5 +134,7 @@ class TestLoweredGraphs:
 
         task = resolve("task", "sensor.anomaly")()
         view: Any = Without()
-        batches = forms.calibration(task, view, made.model.settings)
-        assert [len(next(iter(batch.values()))) for batch in batches] == [4] * 16
+        found = forms.calibration(task, view, made.model.settings)
+        assert [len(next(iter(batch.values()))) for batch in found.batches] == [4] * 16
+        assert found.split == "train"
+        assert found.sentence.startswith("64 samples of the split train")

@@ -50,7 +50,7 @@ def test_the_version_that_is_looked_up_is_the_one_the_engine_says(engine: str) -
 
 
 def test_an_engine_whose_library_is_not_in_the_catalog_is_asked() -> None:
-    assert reuse.engine_versions(("faulty",)) == {"faulty": "2"}
+    assert reuse.engine_versions(("faulty",)) == {"faulty": "3"}
     assert "faulty" not in reuse.engine_versions()
 
 

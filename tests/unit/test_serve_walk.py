@@ -45,7 +45,8 @@ def known_keys() -> dict[str, Key]:
     made = [one(f"{n}{'a' * 7}", scope) for n, scope in enumerate(SCOPES)]
     made.append(one("eeeeeeee", *SCOPES, expires_ms=int(NOW_S * 1_000)))
     made.append(one("rrrrrrrr", *SCOPES, revoked_ms=1))
-    made.append(one("fffffff0", "infer", "read", "feedback", "deploy", lines=frozenset({"fan"})))
+    scopes = ("infer", "read", "feedback", "deploy", "device")
+    made.append(one("fffffff0", *scopes, lines=frozenset({"fan"})))
     return {key.id: key for key in made}
 
 

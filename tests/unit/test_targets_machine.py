@@ -1,7 +1,4 @@
-import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,9 @@ from genba.core.digest import canonical_json
 from genba.core.line import Limits
 from genba.core.problem import Problem
 from genba.core.values import Measure
+from genba.edge import timing
 from genba.engines.onnxruntime import OnnxRuntime
-from genba.targets import footprint, measure
+from genba.targets import cost, measure
 from genba.targets.cost import bill, energy_mj, read_device, read_prices
 from genba.targets.local import ThisMachine
 from genba.targets.probe import Machine, fingerprint, probe
@@ -129,7 +127,7 @@ class TestCost:
             assert len(table.source) > 20
 
     def test_a_file_of_ones_own_comes_first_then_the_home(self, tmp_path: Path) -> None:
-        shipped = Path(footprint.__file__).with_name("prices.toml").read_text()
+        shipped = Path(cost.__file__).with_name("prices.toml").read_text()
         own, home = tmp_path / "own.toml", tmp_path / "home"
         own.write_text(shipped.replace("value = 0.0816", "value = 9.0"))
         home.mkdir()
@@ -141,7 +139,7 @@ class TestCost:
         assert bill(3600, 0, read_prices(both)).cost_usd.value == 9.0
 
     def test_a_changed_file_is_read_again(self, tmp_path: Path) -> None:
-        shipped = Path(footprint.__file__).with_name("intensity.toml").read_text()
+        shipped = Path(cost.__file__).with_name("intensity.toml").read_text()
         own = tmp_path / "own.toml"
         environment = {"GENBA_INTENSITY": str(own)}
         for grams in (100.0, 200.0):
@@ -191,8 +189,8 @@ class TestMeasure:
         assert found["latency_ms_p50"].value >= 0.2
         assert found["latency_ms_p99"].value >= found["latency_ms_p50"].value
         assert found["cpu_ms"].value > 0.1
-        assert found["rows_per_s"].value <= measure.BATCH_ROWS / 0.0002
-        assert set(engine.rows) == {1, measure.BATCH_ROWS}
+        assert found["rows_per_s"].value <= timing.BATCH_ROWS / 0.0002
+        assert set(engine.rows) == {1, timing.BATCH_ROWS}
         for name in ("latency_ms_p50", "latency_ms_p99", "cpu_ms", "rows_per_s"):
             low, high = found[name].low, found[name].high
             assert low is not None
@@ -204,18 +202,18 @@ class TestMeasure:
     def test_a_slow_engine_is_called_a_few_times_and_few_rows_are_repeated(self) -> None:
         engine: Any = _Sleepy(0.001)
         found = measure.timings(engine, {"x": np.zeros((3, 2))}, seconds=0.001)
-        assert found["cpu_ms"].n == 10 * measure.REPEATS
+        assert found["cpu_ms"].n == 3 * timing.REPEATS
 
     def test_an_engine_that_takes_long_is_not_given_large_batches(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(measure, "_BATCH_S", 0.01)
-        monkeypatch.setattr(measure, "_WARM_UP_S", 0.001)
+        monkeypatch.setattr(timing, "_BATCH_S", 0.01)
+        monkeypatch.setattr(timing, "_WARM_UP_S", 0.001)
         engine: Any = _Sleepy(0.001)
         measure.timings(engine, {"x": np.zeros((3, 2))}, seconds=0.001)
         assert 1 < max(engine.rows) <= 10
         singles = engine.rows.index(max(engine.rows))
-        assert singles < 10 * measure.REPEATS + 10  # the warm-up ended early
+        assert singles < 10 * timing.REPEATS + 10  # the warm-up ended early
 
 
 class TestThisMachine:
@@ -247,56 +245,6 @@ class TestThisMachine:
         (sentence,) = self.machine.fits(measures, Limits(latency_ms_p99=0.01))
         assert sentence.endswith("allows 0.01 ms (300 times as much).")
         assert self.machine.fits(measures, Limits(latency_ms_p99=0))
-
-
-class TestFootprint:
-    def test_the_child_measures_its_growth(self) -> None:
-        frames = self.frames({"engine": "onnxruntime", "settings": F32}, small_graph())
-        done = subprocess.run(
-            [sys.executable, "-m", "genba.targets.footprint"], input=frames, capture_output=True
-        )
-        assert json.loads(done.stdout)["memory_mib"] > 5
-
-    def test_main_runs_the_engine_it_is_sent(self, tmp_path: Path) -> None:
-        path = tmp_path / "frames"
-        path.write_bytes(self.frames({"engine": "onnxruntime", "settings": F32}, small_graph()))
-        with path.open("rb") as source:
-            assert footprint.main(source)["memory_mib"] >= 0
-
-    def frames(self, order: dict[str, Any], model: bytes) -> bytes:
-        from safetensors.numpy import save
-
-        parts = (json.dumps(order).encode(), model, save(small_batch(4)))
-        return b"".join(len(p).to_bytes(8, "little") + p for p in parts)
-
-    def test_a_child_that_fails_is_a_problem_with_its_reason(self) -> None:
-        with pytest.raises(Problem) as refused:
-            footprint.memory_mib("onnxruntime", F32, b"no graph", small_batch(4))
-        assert refused.value.code == "G607"
-        assert "not an ONNX graph" in refused.value.why
-
-    @pytest.mark.parametrize(
-        ("program", "why"),
-        [
-            ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
-            ("raise SystemExit(3)", "code 3"),
-            ("import time; time.sleep(60)", "stopped after"),
-        ],
-    )
-    def test_a_child_that_dies_or_hangs_is_a_problem(
-        self, program: str, why: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        real = subprocess.run
-
-        def run(_command: Any, **options: Any) -> Any:
-            return real([sys.executable, "-c", program], **options)
-
-        monkeypatch.setattr("genba.targets.footprint.subprocess.run", run)
-        monkeypatch.setattr(footprint, "_TIMEOUT_S", 0.5)
-        with pytest.raises(Problem) as refused:
-            footprint.memory_mib("onnxruntime", F32, small_graph(), small_batch(4))
-        assert refused.value.code == "G607"
-        assert why in refused.value.why
 
 
 class TestFaultyEngine:

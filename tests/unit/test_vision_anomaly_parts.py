@@ -142,7 +142,7 @@ def test_the_prediction_limit_holds_for_lognormal_scores() -> None:
 
 def test_many_scores_are_kept_as_quantiles() -> None:
     scores = np.sort(np.random.default_rng(0).random(5_000))
-    kept = calibrate._thinned(scores)
+    kept = calibrate.thinned(scores)
     assert len(kept) == 1_000
     assert (kept[0], kept[-1]) == (scores[0], scores[-1])
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Protocol, cast, runtime_checkable
 
 from genba.catalog import READS
-from genba.core.line import Line
+from genba.core.line import Data, Line
 from genba.core.problem import Problem
 from genba.core.protocols import Source
 from genba.core.resolve import address, resolve
+from genba.data.sources.aligned import Aligned, without_joined
 from genba.runs.progress import Progress
 
 
@@ -75,12 +76,39 @@ def source_of(
             where="data.source",
             tries=['source = "files:data/*.csv"', 'source = "package:la-haute-borne"'],
         )
-    source = cast(Source, resolve("source", kind)(place, line.data))
+    data = without_joined(line.data) if line.data.join else line.data
+    source = cast(Source, resolve("source", kind)(place, data))
     if isinstance(source, ReadsModality):
         source.modality = _modality(line.task)
     if progress is not None and isinstance(source, ReportsProgress):
         source.progress = StoppableProgress(progress, check) if check else progress
-    return source
+    return _aligned(source, line, progress, check) if line.data.join else source
+
+
+def _aligned(
+    source: Source,
+    line: Line,
+    progress: Progress | None,
+    check: Callable[[], None] | None,
+) -> Aligned:
+    """Return a source with those of `[data.join]` joined to it."""
+    if _modality(line.task):
+        raise Problem(
+            "G218",
+            f"Only tables are joined by time; {line.task} reads something else.",
+            where="data.join",
+            tries=["remove [data.join]", "genba explain G218"],
+        )
+    told = StoppableProgress(progress, check) if progress and check else progress
+
+    def opened(address: str, data: Data) -> Source:
+        kind, _, place = address.partition(":")
+        found = cast(Source, resolve("source", kind)(place, data))
+        if told is not None and isinstance(found, ReportsProgress):
+            found.progress = told
+        return found
+
+    return Aligned(source, line.data, opened, told)
 
 
 def _modality(task: str) -> str:

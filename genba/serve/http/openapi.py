@@ -23,10 +23,18 @@ from genba.serve.http.responses import Refusal, encode_json
 if TYPE_CHECKING:
     from genba.serve.http.routes import App, Route
 
-_STANDS_FOR: Final = {"models": "line", "lines": "line", "versions": "package"}
+_STANDS_FOR: Final = {
+    "models": "line",
+    "lines": "line",
+    "versions": "package",
+    "metadata": "file",
+    "objects": "digest",
+}
 _MEANS: Final = {
     "line": "Name of a line.",
     "package": "Id of a package that answers for the line.",
+    "file": "Name of a metadata file of The Update Framework.",
+    "digest": "SHA-256 of a content that a release consists of.",
 }
 _NUMBERS: Final = {
     "BOOL": "boolean",
@@ -99,7 +107,8 @@ def path_of(pattern: Iterable[str]) -> str:
 def _operation(route: "Route", method: str, models: Mapping[str, Json]) -> Json:
     pattern = "/".join(route.pattern)
     summary, body, answer = OPERATIONS.get((method, pattern), (f"{pattern}.", "", "Anything"))
-    refused = "TalkRefused" if route.names_line else "Refused"
+    talks = route.names_line and route.name != "edge"
+    refused = "TalkRefused" if talks else "Refused"
     names = [_STANDS_FOR[a] for a, b in itertools.pairwise(route.pattern) if b == "*"]
     made: Json = {
         "operationId": f"{method.lower()}-{pattern.replace('/', '-').replace('*', 'any')}",

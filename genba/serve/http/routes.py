@@ -11,6 +11,7 @@ from genba import __version__
 from genba.core.codec import nearest
 from genba.serve.access.callers import ANYONE, DESCRIBE, Access, Caller, WrongKey
 from genba.serve.access.quota import SHED
+from genba.serve.edge import desk as edge
 from genba.serve.http import extensions, openapi, page
 from genba.serve.http.connection import Connection
 from genba.serve.http.intake import Intake, Receive
@@ -88,6 +89,7 @@ class App:
         self.scraper = Scraper(metrics)
         self.routes = ROUTES
         self.memory: AskForMemory  # whoever loads packages; the server says
+        self.edge: edge.Desk  # for devices; the server says
         self._access = access
         self._intake = Intake(limits, receive)
 
@@ -300,7 +302,7 @@ class Route:
         return self._handlers[method]
 
 
-_NAMES_LINE: Final = ("v1/", "tokenize", "detokenize")
+_NAMES_LINE: Final = ("v1/", "tokenize", "detokenize", "edge/")
 _ABOUT_LINES: Final = ("v2/models/*", "v2/repository/models/*", "genba/v1/lines/*")
 
 ROUTES: Final = (
@@ -335,6 +337,9 @@ ROUTES: Final = (
     Route("tokenize", "tokenize", "infer", POST=openai.tokenize),
     Route("tokenize", "detokenize", "infer", POST=openai.detokenize),
     Route("metadata", "tokenizer_info", "infer", GET=openai.tokenizer_info),
+    Route("edge", "edge/metadata/*", "device", GET=edge.metadata),
+    Route("edge", "edge/objects/*", "device", GET=edge.content),
+    Route("edge", "edge/telemetry", "device", POST=edge.telemetry),
     Route("page", "", ANYONE, GET=page.page),
     Route("page", "talk", ANYONE, GET=page.talk),
 )

@@ -49,6 +49,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "new": (_MAKE, "new:new", "Write a line, shipped or guessed from data, or a kind of your own."),
     "check": (_MAKE, "check:check", "Check a line without running it, or a kind by its contract."),
     "run": (_MAKE, "run:run", "Run a line from data to a deployed package."),
+    "codesign": (
+        _MAKE,
+        "codesign:codesign",
+        "Find the best runtime, precision, threads and model size on a target.",
+    ),
+    "port": (_MAKE, "port:port", "Take a line to another target, and show what that changes."),
     "demo": (_MAKE, "demo:demo", "Show the whole closed loop on real wind-turbine records."),
     "up": (_OPERATE, "up:up", "Serve every deployed package and keep the lines good."),
     "predict": (_OPERATE, "predict:predict", "Ask a line for predictions."),
@@ -56,7 +62,12 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "export": (
         _OPERATE,
         "export:export",
-        "Write what a line has in service for another system: kserve.",
+        "Write what a line has in service for KServe, or for devices (edge).",
+    ),
+    "edge": (
+        _OPERATE,
+        "edge:edge",
+        "Publish releases to devices, and decide what runs where.",
     ),
     "feedback": (_OPERATE, "feedback:feedback", "Tell a line what was true."),
     "label": (_OPERATE, "feedback:label", "Show which predictions would teach a line most."),
@@ -76,7 +87,17 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "rails": (_ASK, "rails:rails", "Show what the rails of an assistant have closed on."),
     "models": (_ASK, "versions:models", "List model versions and packages."),
     "data": (_ASK, "datasets:data", "List dataset versions, or show the sheet of one."),
+    "targets": (
+        _ASK,
+        "targets:targets",
+        "List the devices that packages can be made for, or measure one.",
+    ),
     "doctor": (_ASK, "doctor:doctor", "Check this machine and, with --verify, the ledger."),
+    "safety": (
+        _ASK,
+        "safety:safety",
+        "Inject faults into a line's package, with and without its safety envelope.",
+    ),
     "explain": (_ASK, "explain:explain", "Explain an error code, or list them all."),
 }
 

@@ -10,9 +10,13 @@ from genba.core.line import Line
 from genba.core.linefile import load_line
 from genba.core.lineschema import json_schema
 from genba.core.problem import Problem
-from genba.core.resolve import names, resolve
+from genba.core.resolve import resolve
+from genba.data.fusion.said import sentence
+from genba.data.sources import source_of
+from genba.data.sources.aligned import Aligns
+from genba.targets.registry import open_target
 from genba.testing.checks import CheckResult
-from genba.testing.kit import CHECKED, kind_of
+from genba.testing.kit import CHECKED, entries, kind_of
 from genba.testing.kit import check as check_contract
 from genba.ui.cli.answer import Answer, facts, heading, passed, table
 from genba.ui.cli.line_report import summary
@@ -38,7 +42,6 @@ def check(
         schema: Print the JSON schema of line files for your editor, and nothing else.
         options: Common options.
     """
-    del options
     if schema:
         return Answer(data={"schema": json_schema()}, raw=True)
     if name is None:
@@ -49,7 +52,7 @@ def check(
         )
     if not _means_an_entry(name):
         _refuse("--address", address, "is for a source; this is a line file", name)
-        return _check_line(line_path(name), set_)
+        return _check_line(line_path(name), set_, options.home)
     _refuse("--set", " ".join(set_), "is for a line file; this is an entry of the catalog", name)
     kind = _kind_of(name)
     if kind != "source":
@@ -62,7 +65,7 @@ def _means_an_entry(given: str) -> bool:
     path = Path(given)
     if line_path(given).is_file() or path.suffix == ".toml" or len(path.parts) != 1:
         return False
-    known = [name for kind in CHECKED for name in names(kind)]
+    known = [name for kind in CHECKED for name in entries(kind)]
     return given in known or nearest(given, known) is not None or _is_unbuilt(path)
 
 
@@ -96,21 +99,39 @@ def _refuse(option: str, given: str, why: str, name: str) -> None:
         )
 
 
-def _check_line(line: Path, set_: tuple[str, ...]) -> Answer:
+def _check_line(line: Path, set_: tuple[str, ...], home: Path | None) -> Answer:
     read = load_line(line, set_)
     for kind, name in _used(read):
         resolve(kind, name)
+    open_target(read.target.device, home)
+    aligned = _aligned(read)
+    joined = {"aligned": aligned} if aligned else {}
     return Answer(
-        data={"ok": True, "file": str(line), "line": encode(read)},
-        blocks=[heading(f"{line} is a line that can run", mark="yes"), facts(summary(read))],
+        data={"ok": True, "file": str(line), "line": encode(read), **joined},
+        blocks=[
+            heading(f"{line} is a line that can run", mark="yes"),
+            facts([*summary(read), *(("aligned", told) for told in aligned)]),
+        ],
         next=(f"genba run {line}",),
     )
+
+
+def _aligned(line: Line) -> list[str]:
+    """Read the sources of a line that joins some, and say how well they align."""
+    if not line.data.join:
+        return []
+    source = source_of(line)
+    for _ in source.batches():
+        pass
+    found = source.alignment() if isinstance(source, Aligns) else {}
+    return [sentence(name, summary) for name, summary in found.items()]
 
 
 def _used(line: Line) -> list[tuple[str, str]]:
     return [
         ("task", line.task),
         ("source", line.data.source.partition(":")[0]),
+        *(("source", join.source.partition(":")[0]) for join in line.data.join.values()),
         *(("engine", name) for name in line.target.engines),
         *(("trigger", name) for name in line.retrain.when),
     ]

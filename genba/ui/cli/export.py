@@ -1,4 +1,4 @@
-"""`genba export`: what a line has in service, as another system takes it."""
+"""`genba export`: what a line has in service, as another system or a device takes it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import Final, Literal
 
 from cyclopts import Parameter
 
+from genba.stages.edge_export import Order
 from genba.ui.cli.answer import Answer, facts, heading
+from genba.ui.cli.export_edge import write_release
 from genba.ui.cli.export_kserve import Context, write_context
 from genba.ui.cli.figures import short
 from genba.ui.cli.lookup import known_line, open_home
@@ -15,48 +17,67 @@ from genba.ui.cli.options import DEFAULT, Options
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Image:
-    """How the container is made."""
+class How:
+    """What depends on the system it is for."""
 
     image: str = ""
-    """Name under which it will be pushed (default: NAME: and a piece of its package)."""
+    """kserve: name under which it will be pushed (default: NAME: and a piece of its package)."""
 
     wheel: Path | None = None
-    """A wheel of Genba to install instead of the one of the package index."""
+    """kserve: a wheel of Genba to install instead of the one of the package index."""
+
+    target: str | None = None
+    """edge: the device it is for (default: the line's own target)."""
+
+    key: Path | None = None
+    """edge: an ECDSA P-256 key that signs it (default: the home's own, made at first use)."""
+
+    days: float | None = None
+    """edge: devices refuse it after so many days (default: never)."""
 
 
-_PLAIN: Final = Image()
+_PLAIN: Final = How()
 
 
 def export(
-    what: Literal["kserve"],
+    what: Literal["kserve", "edge"],
     name: str,
     /,
     *,
     to: Path,
-    container: Image = _PLAIN,
+    how: How = _PLAIN,
     force: bool = False,
     options: Options = DEFAULT,
 ) -> Answer:
-    """Write what a line has in service for another system: kserve.
+    """Write what a line has in service for KServe, or for devices (edge).
 
-    A folder from which a container is built and the manifest that lets KServe run it: exactly the
-    packages in service, signed, in their roles; no rows, no predictions and no key.
+    kserve: a folder from which a container is built and the manifest that lets KServe run it:
+    exactly the packages in service, signed, in their roles; no rows, no predictions and no key.
+
+    edge: a signed release for devices: package, interface, bill of materials, model card and the
+    runtime that verifies and runs it. OpenSSF's `model_signing` verifies it too.
 
     Args:
-        what: The system: kserve.
+        what: The system: kserve or edge.
         name: The line.
         to: The folder; it is made.
-        container: How it is made.
-        force: Replace a folder that is there.
+        how: What depends on the system.
+        force: Replace what is there.
         options: Common options.
     """
-    del what  # there is one so far
     with open_home(options) as store:
         line = known_line(store, name)
-        context = Context(
-            line=line.name, folder=to, image=container.image, wheel=container.wheel, force=force
-        )
+        if what == "edge":
+            order = Order(
+                line=line.name,
+                folder=to,
+                target=how.target,
+                key=how.key,
+                days=how.days,
+                force=force,
+            )
+            return write_release(store, order)
+        context = Context(line=line.name, folder=to, image=how.image, wheel=how.wheel, force=force)
         made = write_context(store, context)
     return Answer(
         data={"line": name, "folder": str(to), **made},

@@ -21,6 +21,13 @@ def summary(line: Line) -> list[tuple[str, str]]:
     return [
         ("line", f"{line.name} ({line.task})"),
         ("source", data.source),
+        *(
+            (
+                "" if i else "joined",
+                f"{name}: {join.source}, at most {number(join.within_s)} s old",
+            )
+            for i, (name, join) in enumerate(data.join.items())
+        ),
         *((name, value) for name, value in stated if value),
         ("derived", "what is not said here; the run prints it"),
         ("budget", f"{number(line.train.budget.minutes)} min, {line.train.budget.trials} trials"),

@@ -20,7 +20,7 @@ def render_problem(problem: Problem, width: int = 100) -> Text:
           more   genba explain G101
     """
     is_answer = problem.code.startswith("G5")
-    first = textwrap.wrap(problem.what, max(width - 12, 40)) or [""]
+    first = textwrap.wrap(_printable(problem.what), max(width - 12, 40)) or [""]
     text = Text()
     text.append("no" if is_answer else "error", "bold yellow" if is_answer else "bold red")
     text.append(f" {problem.code}  ", "bold")
@@ -29,7 +29,7 @@ def render_problem(problem: Problem, width: int = 100) -> Text:
         if body:
             _append(text, name, _wrap(body, width))
     explain = f"genba explain {problem.code}"
-    tries = [step for step in dict.fromkeys(problem.tries) if step != explain]
+    tries = [_printable(step) for step in dict.fromkeys(problem.tries) if step != explain]
     if tries:
         _append(text, "try", tries, style="cyan")
     _append(text, "more", [explain], style="dim")
@@ -37,8 +37,20 @@ def render_problem(problem: Problem, width: int = 100) -> Text:
 
 
 def _wrap(body: str, width: int) -> list[str]:
-    lines = [textwrap.wrap(line, max(width - 9, 40)) or [""] for line in body.splitlines()]
+    lines = [
+        textwrap.wrap(_printable(line), max(width - 9, 40)) or [""] for line in body.splitlines()
+    ]
     return [piece for line in lines for piece in line]
+
+
+def _printable(text: str) -> str:
+    r"""Write out what a terminal would obey: files and devices can say anything.
+
+    Example:
+        >>> _printable("a\x1b[2Jb")
+        'a\\x1b[2Jb'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _append(text: Text, name: str, lines: list[str], style: str = "") -> None:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from rich.console import RenderableType
 
+from genba.data.fusion.said import sentence
 from genba.ui.cli.answer import facts, table
 from genba.ui.cli.figures import moment, number, seconds, short, size
 
@@ -30,6 +31,7 @@ def blocks(sheet: Sheet) -> list[RenderableType]:
         *_alike(sheet.get("alike") or {}),
         *_stuck(sheet.get("stuck") or {}),
         *_source(sheet.get("source") or {}),
+        *_joined(sheet.get("join") or {}),
     ]
     shown: list[RenderableType] = [facts(pairs)]
     columns, classes = sheet.get("columns") or {}, sheet.get("classes") or {}
@@ -169,6 +171,26 @@ def _source(source: Sheet) -> Pairs:
     for name in ("licence", "attribution", "fingerprint"):
         if source.get(name):
             pairs.append((name, short(str(source[name]))))
+    return pairs
+
+
+def _joined(joined: Mapping[str, Sheet]) -> Pairs:
+    """Say of each joined source how well it aligned and what was wrong with its rows."""
+    pairs: Pairs = []
+    for name, found in joined.items():
+        pairs.append(("" if pairs else "joined", sentence(name, found)))
+        source = found.get("source") or {}
+        whose = "of each machine" if found.get("per_machine") else "for every machine"
+        step = seconds(source["step_ms"] / 1_000) if source.get("step_ms") else "no two rows"
+        told = f"{number(source.get('rows', 0))} rows {whose}, step {step}"
+        for key, what in (
+            ("unreadable", "without a time, machine or number"),
+            ("same_moment", "of a moment that was there already"),
+            ("without_offset_taken_as_utc", "times without an offset, taken as UTC"),
+        ):
+            if source.get(key):
+                told += f"; {number(source[key])} {what}"
+        pairs.append(("", f"{name}: {told}; not older than {seconds(found['within_s'])}"))
     return pairs
 
 

@@ -23,6 +23,7 @@ from genba.core.task import (
     Task,
 )
 from genba.core.values import Signature
+from genba.learn.absent import blanked
 from genba.runs.effort import Effort
 from genba.tasks.sensor.anomaly import (
     baselines,
@@ -47,6 +48,8 @@ class SensorAnomaly(Task):
 
     name: ClassVar[str] = "sensor.anomaly"
     uses: ClassVar[tuple[str, ...]] = ("genba.tasks.sensor.anomaly", "genba.learn")
+
+    main: ClassVar[Mapping[str, bool]] = {"r2": True, "f1": True, "injected_missed_rate": False}
 
     @staticmethod
     def suggest(line: Line, classes: Sequence[str] = ()) -> Line:  # noqa: ARG004  # of the seam
@@ -112,6 +115,14 @@ class SensorAnomaly(Task):
     def embed(self, tensors: Tensors, outputs: Tensors, settings: JsonObject) -> Array:
         """Return the newest readings in units of their usual spread, and how high they score."""
         return embed.embed(tensors, outputs, settings)
+
+    def absences(self, settings: JsonObject) -> Mapping[str, tuple[str, ...]]:
+        """Return the sensors; with an output, the inputs: without the output nothing is judged."""
+        return schema.absences(settings)
+
+    def without(self, tensors: Tensors, sensors: Sequence[str], settings: JsonObject) -> Tensors:
+        """Return windows in which these sensors were never read."""
+        return blanked(tensors, sensors, {"window": settings["sensors"]})
 
     def explain(self, predict: Predict, tensors: Tensors, settings: JsonObject) -> Explanation:
         """Say which sensors caused the score of one prediction, and at which lag."""

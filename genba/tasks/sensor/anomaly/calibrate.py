@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba.core.problem import Problem
-from genba.core.protocols import View
+from genba.core.protocols import Array, View
 from genba.core.task import Model
 from genba.learn.bootstrap import DAY_MS
 from genba.learn.conformal import (
@@ -15,7 +15,7 @@ from genba.learn.conformal import (
     quantile_threshold,
     risk_threshold,
 )
-from genba.tasks.sensor.anomaly import schema
+from genba.tasks.sensor.anomaly import absent, schema
 from genba.tasks.sensor.anomaly.model import Detector
 
 #: Episodes of one day beyond these count no more: conformal risk control needs a bounded loss.
@@ -48,6 +48,7 @@ def calibrate(draft: Model, view: View) -> Model:
         )
     budget = draft.settings["alarm_budget"]
     pooled = threshold(scored, draft.settings)
+    missing = _missing(draft, view, pooled.value)
     values, facts = [], []
     for index, name in enumerate(view.entities):
         own = _own(scored, index, draft.settings)
@@ -58,6 +59,7 @@ def calibrate(draft: Model, view: View) -> Model:
     values.append(pooled.value)
     settings = {
         **draft.settings,
+        **({"without": absent.told(draft.settings, missing["guess.extra"])} if missing else {}),
         "entities": list(view.entities),
         "alarm_budget": {**budget, "days_counted": _MOST_PER_DAY},
         "thresholds": facts,
@@ -66,7 +68,7 @@ def calibrate(draft: Model, view: View) -> Model:
             for known, array in (("usual", "usual"), ("spread", "scale"))
         },
     }
-    arrays = {**draft.arrays, "thresholds": np.array(values)}
+    arrays = {**draft.arrays, **missing, "thresholds": np.array(values)}
     return Model(candidate=draft.candidate, settings=settings, arrays=arrays, trials=draft.trials)
 
 
@@ -95,13 +97,44 @@ def _own(scored: Scored, index: int, settings: Any) -> Threshold | None:
     return threshold((scores[mine], entity[mine], time[mine]), settings)
 
 
-def _scores(draft: Model, view: View) -> Scored:
+def _missing(draft: Model, view: View, full: float) -> dict[str, Array]:
+    """Learn how much wider the statistic is without each sensor, and without each joined source."""
+    if "guess.at" not in draft.arrays:
+        return {}
+    places = [int(place) for place in draft.arrays["guess.at"]]
+    sensors = list(draft.settings["sensors"])
+    alone, together = np.full(len(places), full), {}
+    for members in schema.absences(draft.settings).values():
+        at = tuple(sensors.index(name) for name in members)
+        value = threshold(_scores(draft, view, at), draft.settings).value
+        if len(at) == 1:
+            alone[places.index(at[0])] = value
+        else:
+            together[tuple(places.index(one) for one in at)] = value
+    return {"guess.extra": absent.widths(full, alone, together)}
+
+
+def _scores(draft: Model, view: View, blank: tuple[int, ...] = ()) -> Scored:
+    """Return how unusual the normal calibration rows are, those where every sensor was read.
+
+    Args:
+        draft: The model without thresholds.
+        view: Whose rows.
+        blank: Places of sensors that are taken away.
+    """
     arrays = {**draft.arrays, "thresholds": np.ones(len(view.entities) + 1)}
+    if blank:
+        arrays["guess.extra"] = np.zeros(len(arrays["guess.at"]))
     detector = Detector(Model(candidate="", settings=draft.settings, arrays=arrays))
+    low, high = schema.limits(draft.settings)
     scores, entity, time = [], [], []
     for samples in schema.read(view, "calibrate", draft.settings):
-        statistic, _, judged = detector.statistic(samples.tensors["window"])
-        keep = judged & (samples.label != 1.0)
+        window = np.array(samples.tensors["window"], dtype=np.float32)
+        complete = ((window[:, -1] >= low) & (window[:, -1] <= high)).all(axis=1)
+        if blank:
+            window[:, :, list(blank)] = np.nan
+        statistic, _, judged = detector.statistic(window)
+        keep = judged & complete & (samples.label != 1.0)
         scores.append(statistic[keep])
         entity.append(samples.entity[keep].astype(np.int64))
         time.append(samples.time[keep])

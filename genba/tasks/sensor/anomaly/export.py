@@ -26,9 +26,9 @@ def export(model: Model) -> bytes:
     else:
         predicted, residual = _explained(graph, settings, arrays, filled, now)
     statistic = _statistic(graph, settings, arrays, predicted, residual)
-    reduce = "ReduceMin" if settings["mode"] == "regression" else "ReduceMax"
-    judged = graph.add(reduce, now, axes=[1], keepdims=0)
-    judged = graph.add("Greater", judged, graph.floats(0.5))
+    if "guess.extra" in arrays:
+        statistic = graph.add("Div", statistic, _wide(graph, arrays, now))
+    judged = _judged(graph, settings, arrays, now)
     statistic = graph.add("Where", judged, statistic, graph.floats(0.0))
     threshold = graph.add("Gather", graph.floats(arrays["thresholds"]), "entity", axis=0)
     graph.add("Div", statistic, threshold, name="score")
@@ -84,9 +84,64 @@ def _fill(
     valid = _valid(graph, settings, x)
     usual = graph.floats(arrays["usual"])
     if lags == 1:
-        return graph.add("Where", valid, x, usual), valid
-    now = graph.add("Where", _last(graph, valid, sensors), _last(graph, x, sensors), usual)
+        now = graph.add("Where", valid, x, usual)
+        return _guessed(graph, arrays, now, valid), valid
+    there = _last(graph, valid, sensors)
+    now = graph.add("Where", there, _last(graph, x, sensors), usual)
+    now = _guessed(graph, arrays, now, there)
     return graph.add("Where", valid, x, graph.add("Concat", *[now] * lags, axis=1)), valid
+
+
+def _guessed(graph: Graph, arrays: Mapping[str, Array], now: str, there: str) -> str:
+    """Mirror `absent.guess`; what cannot be guessed keeps its usual value."""
+    if "guess.extra" not in arrays:
+        return now
+    at, sensors = arrays["guess.at"], len(arrays["usual"])
+    center, scale = graph.floats(arrays["guess.center"]), graph.floats(arrays["guess.scale"])
+    lowest, highest = graph.floats(arrays["guess.lowest"]), graph.floats(arrays["guess.highest"])
+    some = now if len(at) == sensors else graph.add("Gather", now, graph.integers(at), axis=1)
+    u = graph.add("Div", graph.add("Sub", some, center), scale)
+    u = graph.add("Min", graph.add("Max", u, lowest), highest)
+    hinges = Hinges(source=arrays["guess.source"], knot=arrays["guess.knot"])
+    found = _hinges(graph, hinges, arrays["guess.weights"], u)
+    found = graph.add("Min", graph.add("Max", found, lowest), highest)
+    found = graph.add("Add", graph.add("Mul", found, scale), center)
+    if len(at) < sensors:  # the output of a regression stands where it stood
+        place = np.full(sensors, len(at), dtype=np.int64)
+        place[at] = np.arange(len(at))
+        rest = np.setdiff1d(np.arange(sensors), at)
+        place[rest] = len(at) + np.arange(len(rest))
+        kept = graph.add("Gather", now, graph.integers(rest), axis=1)
+        both = graph.add("Concat", found, kept, axis=1)
+        found = graph.add("Gather", both, graph.integers(place), axis=1)
+    return graph.add("Where", there, now, found)
+
+
+def _wide(graph: Graph, arrays: Mapping[str, Array], now: str) -> str:
+    """Mirror `absent.wide`: 1 and what every missing sensor adds."""
+    added = np.zeros((len(arrays["usual"]), 1))
+    added[arrays["guess.at"], 0] = arrays["guess.extra"]
+    missing = graph.add("Sub", graph.floats(1.0), now)  # so that nothing missing is exactly 1
+    whole = graph.add("Add", graph.add("MatMul", missing, graph.floats(added)), graph.floats(1.0))
+    return graph.add("Squeeze", whole, graph.integers([1]))
+
+
+def _judged(
+    graph: Graph, settings: Mapping[str, Any], arrays: Mapping[str, Array], now: str
+) -> str:
+    """Mirror `Detector._judged`."""
+    if settings["mode"] != "regression":
+        judged = graph.add("ReduceMax", now, axes=[1], keepdims=0)
+    elif "guess.extra" not in arrays:
+        judged = graph.add("ReduceMin", now, axes=[1], keepdims=0)
+    else:  # the output counts as much as all inputs together; one of them must be there besides
+        weight = np.zeros((len(arrays["usual"]), 1))
+        weight[arrays["guess.at"], 0] = 1.0
+        weight[arrays["outputs"], 0] = len(arrays["guess.at"])
+        total = graph.add("MatMul", now, graph.floats(weight))
+        judged = graph.add("Squeeze", total, graph.integers([1]))
+        return graph.add("Greater", judged, graph.floats(len(arrays["guess.at"]) + 0.5))
+    return graph.add("Greater", judged, graph.floats(0.5))
 
 
 def _body(

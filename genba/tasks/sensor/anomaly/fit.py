@@ -12,13 +12,14 @@ from genba.core.task import Model
 from genba.learn.search import Space, plan, search
 from genba.learn.threads import one_thread
 from genba.runs.effort import Effort
-from genba.tasks.sensor.anomaly import schema
+from genba.tasks.sensor.anomaly import absent, schema
 from genba.tasks.sensor.anomaly.bodies import Training, build, unusual
 from genba.tasks.sensor.anomaly.calibrate import calibrate
 from genba.tasks.sensor.anomaly.faults import average_precision, disturbed
 from genba.tasks.sensor.anomaly.model import fill
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 _MOST_ROWS: Final = 60_000  # of training, taken at even distances: more change little here
 _FEWEST_ROWS: Final = 50
@@ -80,9 +81,15 @@ def fit(view: View, settings: JsonObject, effort: Effort) -> Model:
         effort.progress.step(f"training {best['candidate']} on every row")
         rows = np.flatnonzero(data.usable)
         made, arrays = build(best, data, rows, settings)
+        arrays |= absent.train(now_of(data, rows, settings), data.usual, settings)
         draft = Model(candidate=best["candidate"], settings=made, arrays=arrays, trials=tried)
         effort.progress.step("calibrating thresholds")
         return calibrate(draft, view)
+
+
+def now_of(data: Training, rows: npt.NDArray[np.int64], settings: JsonObject) -> Floats:
+    """Return the readings of now of some rows, all of them complete."""
+    return data.filled[rows][:, -len(settings["sensors"]) :].astype(np.float64)
 
 
 def collect(view: View, settings: JsonObject) -> Training:

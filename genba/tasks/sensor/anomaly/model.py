@@ -22,7 +22,7 @@ from genba.core.protocols import Array, JsonObject, Tensors
 from genba.core.task import Model
 from genba.learn.linear import Hinges, apply
 from genba.learn.trees import Forest
-from genba.tasks.sensor.anomaly import schema
+from genba.tasks.sensor.anomaly import absent, schema
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -50,15 +50,26 @@ class Detector:
     def statistic(self, window: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Bools]:
         """Return how unusual each window is, the expected outputs, and which could be judged.
 
-        A window that cannot be judged, because a reading of now is missing, has statistic 0.
+        A window that cannot be judged, because the output (or every input) of now is missing, has
+        statistic 0.
         """
-        filled, valid = fill(window, self.low, self.high, self.arrays["usual"])
+        filled, valid = fill(window, self.low, self.high, self.arrays["usual"], self.arrays)
         predicted, residual = residuals(self.settings, self.arrays, filled, valid)
         statistic = statistics(self.settings, self.arrays, predicted, residual)
         now = valid[:, -window.shape[2] :]
-        regression = self.settings["mode"] == "regression"
-        judged: Bools = np.all(now, axis=1) if regression else np.any(now, axis=1)
+        if "guess.extra" in self.arrays:
+            statistic = statistic / absent.wide(self.arrays, now)
+        judged = self._judged(now)
         return np.where(judged, statistic, 0.0), self._expected(predicted), judged
+
+    def _judged(self, now: Bools) -> Bools:
+        """Say which rows can be judged: the output and an input are there, or any sensor is."""
+        if self.settings["mode"] != "regression":
+            return np.asarray(np.any(now, axis=1), dtype=bool)
+        if "guess.extra" not in self.arrays:
+            return np.asarray(np.all(now, axis=1), dtype=bool)
+        inputs = np.any(now[:, self.arrays["guess.at"]], axis=1)
+        return np.asarray(inputs & now[:, self.arrays["outputs"][0]], dtype=bool)
 
     def _expected(self, predicted: Floats) -> Floats:
         outputs = self.arrays["outputs"]
@@ -71,16 +82,20 @@ def fill(
     low: npt.NDArray[np.float32],
     high: npt.NDArray[np.float32],
     usual: npt.NDArray[np.float32],
+    arrays: Arrays | None = None,
 ) -> tuple[npt.NDArray[np.float32], Bools]:
     """Replace missing and implausible readings.
 
-    A reading of now becomes the sensor's usual value; an earlier one becomes the reading of now.
+    A reading of now becomes what the other sensors make likely where `arrays` can say so, else the
+    sensor's usual value; an earlier one becomes the reading of now.
 
     Returns:
         Readings [N, L * S] and which of them were valid.
     """
     valid = (window >= low) & (window <= high)
     now = np.where(valid[:, -1], window[:, -1], usual)
+    if arrays is not None and "guess.at" in arrays and not valid[:, -1].all():
+        now = np.where(valid[:, -1], now, absent.guess(arrays, now)).astype(np.float32)
     filled = np.where(valid, window, now[:, None, :]).astype(np.float32)
     flat = (len(window), window.shape[1] * window.shape[2])
     return filled.reshape(flat), valid.reshape(flat)

@@ -13,6 +13,7 @@ from genba.core.problem import Problem
 from genba.core.protocols import Columns, JsonObject, Tensors, View
 from genba.core.task import Recovered, Samples
 from genba.core.values import Signature, Tensor
+from genba.learn import absent
 
 REGRESSION: Final = ("ridge", "boosting")
 SENSORS: Final = ("components", "ridge", "boosting")
@@ -55,7 +56,18 @@ def derive(line: Line, view: View) -> dict[str, Any]:
         "high": [check.max if check else None for check in checks],
         "alarm_budget": alarm_budget(line, has_clock=view.has_clock),
         "candidates": _candidates(line),
+        **absent.sources(line),
     }
+
+
+def absences(settings: JsonObject) -> dict[str, tuple[str, ...]]:
+    """Return what may be missing and is answered without: with an output, inputs only.
+
+    The only input of a regression cannot be done without.
+    """
+    regression = settings["mode"] == "regression"
+    inputs = [s for s in settings["sensors"] if not regression or s not in settings["outputs"]]
+    return absent.absences(inputs, settings)
 
 
 def suggest(line: Line) -> Line:

@@ -25,6 +25,7 @@ from genba.core.task import (
     Task,
 )
 from genba.core.values import Measure, Signature
+from genba.learn.absent import absences, blanked
 from genba.runs.effort import Effort
 from genba.tasks.sensor.forecast import (
     baselines,
@@ -51,6 +52,7 @@ class SensorForecast(Task):
     name: ClassVar[str] = "sensor.forecast"
     uses: ClassVar[tuple[str, ...]] = ("genba.tasks.sensor.forecast", "genba.learn")
     options: ClassVar[Mapping[str, Option]] = schema.OPTIONS
+    main: ClassVar[Mapping[str, bool]] = {"skill": True, "mae": False}
 
     @staticmethod
     def suggest(line: Line, classes: Sequence[str] = ()) -> Line:  # noqa: ARG004  # of the seam
@@ -146,6 +148,15 @@ class SensorForecast(Task):
     ) -> Array:
         """Return the shape of each window, for neighbours and novelty."""
         return feedback.embed(tensors, settings)
+
+    def absences(self, settings: JsonObject) -> Mapping[str, tuple[str, ...]]:
+        """Return every sensor: what is forecast, what is known in advance, and what is beside."""
+        return absences(list(settings["sensors"]), settings)
+
+    def without(self, tensors: Tensors, sensors: Sequence[str], settings: JsonObject) -> Tensors:
+        """Return windows, and what was known in advance, in which these were never read."""
+        places = {"window": settings["sensors"], "future": settings["known"]}
+        return blanked(tensors, sensors, places)
 
     def explain(self, predict: Predict, tensors: Tensors, settings: JsonObject) -> Explanation:
         """Say which sensors, and from when, drove one forecast (a batch of one)."""

@@ -12,6 +12,7 @@ from genba.core.problem import Problem
 from genba.core.protocols import Array, Columns, JsonObject, View
 from genba.core.task import Option, Samples
 from genba.core.values import Signature, Tensor
+from genba.learn.absent import sources
 from genba.tasks.sensor.forecast import series, steps
 from genba.tasks.sensor.forecast.arrays import mean_known
 from genba.tasks.sensor.forecast.zones import offsets
@@ -76,7 +77,7 @@ def derive(line: Line, view: View) -> dict[str, Any]:
     }
     settings |= _seasons(view, settings, int(options["season"]))
     settings["fill"] = fill_shifts(lags, settings["seasons"])
-    return settings
+    return settings | sources(line)
 
 
 def signature(settings: JsonObject) -> Signature:

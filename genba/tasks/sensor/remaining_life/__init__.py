@@ -25,6 +25,7 @@ from genba.core.task import (
     Task,
 )
 from genba.core.values import Measure, Signature
+from genba.learn.absent import absences, blanked
 from genba.runs.effort import Effort
 from genba.tasks.sensor.remaining_life import (
     baselines,
@@ -39,6 +40,7 @@ from genba.tasks.sensor.remaining_life import (
     score,
     service,
 )
+from genba.tasks.sensor.remaining_life.absent import watched
 from genba.tasks.sensor.remaining_life.model import Estimator
 
 __all__ = ["SensorRemainingLife"]
@@ -51,6 +53,7 @@ class SensorRemainingLife(Task):
     uses: ClassVar[tuple[str, ...]] = ("genba.tasks.sensor.remaining_life", "genba.learn")
     split_by: ClassVar[str | None] = "entity"
     options: ClassVar[Mapping[str, Option]] = schema.OPTIONS
+    main: ClassVar[Mapping[str, bool]] = {"rmse": False}
 
     @staticmethod
     def suggest(line: Line, classes: Sequence[str] = ()) -> Line:  # noqa: ARG004  # of the seam
@@ -128,6 +131,14 @@ class SensorRemainingLife(Task):
     def embed(self, tensors: Tensors, outputs: Tensors, settings: JsonObject) -> Array:
         """Return how far sensors are from usual, where they are heading, and the predicted life."""
         return service.embed(tensors, outputs, settings)
+
+    def absences(self, settings: JsonObject) -> Mapping[str, tuple[str, ...]]:
+        """Return every sensor that the model looks at; what it left aside changes nothing."""
+        return absences(watched(settings), settings)
+
+    def without(self, tensors: Tensors, sensors: Sequence[str], settings: JsonObject) -> Tensors:
+        """Return windows in which these sensors were never read."""
+        return blanked(tensors, sensors, {"window": settings["sensors"]})
 
     def explain(self, predict: Predict, tensors: Tensors, settings: JsonObject) -> Explanation:
         """Say which sensors shorten a predicted life, by their level or by their trend."""

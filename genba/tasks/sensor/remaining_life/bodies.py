@@ -37,14 +37,17 @@ class Training:
     unit: Ints
     age: Floats
     top: float  # largest life that is learnt
+    blind: npt.NDArray[np.float32] | None = None  # [N, F] of the same rows, a sensor missing each
 
 
 def build(trial: Mapping[str, Any], data: Training, rows: Ints) -> dict[str, Array]:
     """Train one candidate on some rows and return its arrays."""
     chosen, x, target = trial["settings"], data.x[rows], data.target[rows, None]
+    if data.blind is not None:
+        x, target = np.concatenate([x, data.blind[rows]]), np.concatenate([target, target])
     arrays: dict[str, Array] = {"top": np.array([data.top])}
     if BODIES[trial["candidate"]] == "trees":
-        most = max(2, len(rows) // 10)  # of a small set, every leaf still has a few rows
+        most = max(2, len(x) // 10)  # of a small set, every leaf still has a few rows
         fitting = {**chosen, "min_rows": min(int(chosen["min_rows"]), most)}
         forest = trees.grow(x, target, fitting, [np.arange(x.shape[1], dtype=np.int64)])
         return {**arrays, **forest.to_arrays()}

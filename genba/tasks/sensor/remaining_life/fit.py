@@ -1,6 +1,7 @@
 """Search, train and calibrate: from histories of units to a model with intervals and an alarm."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from genba.learn.grouped import folds
 from genba.learn.search import plan, search
 from genba.learn.threads import one_thread
 from genba.runs.effort import Effort
-from genba.tasks.sensor.remaining_life import regimes, schema
+from genba.tasks.sensor.remaining_life import absent, regimes, schema
 from genba.tasks.sensor.remaining_life.bodies import BODIES, SPACE, Training, build
 from genba.tasks.sensor.remaining_life.calibrate import Seen, calibrate, spread
 from genba.tasks.sensor.remaining_life.features import features, plausible
@@ -25,6 +26,7 @@ Floats = npt.NDArray[np.float64]
 _MOST_ROWS: Final = 40_000  # of training, taken at even distances: neighbours say much the same
 _FEWEST_UNITS: Final = 4  # that ran to failure
 _SEARCH_FOLDS: Final = 3
+_HARDENED_BY: Final = 0.34  # of the rows decide whether dropping sensors costs anything
 _FOLDS: Final = 4  # of the predictions that intervals and alarm point are derived from
 _YOUNG: Final = 0.35  # share of a life that says what is usual, where no cap says it
 
@@ -41,9 +43,13 @@ def fit(view: View, settings: JsonObject, effort: Effort) -> Model:
         effort.progress.note(f"{len(data.x):,} rows of {len(np.unique(data.unit))} units")
         space = {name: SPACE[name] for name in settings["candidates"]}
         trials = plan(space, effort.budget.trials, effort.seed)
-        best, tried = search(trials, lambda t, share: _loss(t, share, data, effort.seed), effort)
+        plain = replace(data, blind=None)
+        best, tried = search(trials, lambda t, share: _loss(t, share, plain, effort.seed), effort)
+        effort.progress.step("trying whether it stands a missing sensor")
+        data = _hardened(best, data, effort.seed)
         effort.progress.step(f"training {best['candidate']} on every unit")
         made = {**made, "body": BODIES[best["candidate"]], "training": dict(best["settings"])}
+        made["sensor_dropout"] = data.blind is not None
         held_out = _held_out(best, data, effort.seed)
         arrays = {
             **arrays,
@@ -83,7 +89,7 @@ def _training(
     arrays: Mapping[str, Array],
     lives: Lives,
 ) -> Training:
-    x, target, left, unit, age = [], [], [], [], []
+    x, blind, target, left, unit, age = [], [], [], [], [], []
     for some, old in zip(parts, ages, strict=True):
         owner = int(some.entity[0])
         life = some.truth[:, 0]
@@ -93,6 +99,7 @@ def _training(
             continue
         kept = schema.part(some, keep)
         x.append(features(kept.tensors, made, arrays).astype(np.float32))
+        blind.append(absent.blind_features(kept, made, arrays))
         target.append(wanted[keep])
         left.append(life[keep])
         unit.append(kept.entity.astype(np.int64))
@@ -110,6 +117,7 @@ def _training(
     goal = np.concatenate(target)
     return Training(
         x=np.concatenate(x),
+        blind=np.concatenate(blind),
         target=goal,
         left=np.concatenate(left),
         unit=np.concatenate(unit),
@@ -153,6 +161,13 @@ def _loss(trial: Mapping[str, Any], share: float, data: Training, seed: int) -> 
         made = predict({"body": BODIES[trial["candidate"]]}, arrays, data.x[judged])
         squares += float(((made - data.target[judged]) ** 2).sum())
     return float(np.sqrt(squares / len(some)))
+
+
+def _hardened(trial: Mapping[str, Any], data: Training, seed: int) -> Training:
+    """Return the rows to train on: with whole sensors dropped where all of them lose nothing."""
+    plain = replace(data, blind=None)
+    before, after = (_loss(trial, _HARDENED_BY, rows, seed) for rows in (plain, data))
+    return data if after <= (1.0 + absent.MARGIN) * before else plain
 
 
 def _held_out(trial: Mapping[str, Any], data: Training, seed: int) -> Seen:

@@ -14,6 +14,7 @@ from genba.core.problem import Problem
 from genba.core.protocols import Columns, JsonObject, Tensors, View
 from genba.core.task import Option, Recovered, Samples
 from genba.core.values import Signature, Tensor
+from genba.learn.absent import sources
 from genba.tasks.sensor.remaining_life.lives import INSPECTED, Lives
 
 CANDIDATES: Final = ("boosting", "ridge")
@@ -78,6 +79,7 @@ def derive(line: Line, view: View) -> dict[str, Any]:
         "low": [check.min if check else None for check in checks],
         "high": [check.max if check else None for check in checks],
         "candidates": _candidates(line),
+        **sources(line),
     }
 
 

@@ -38,6 +38,7 @@ from genba.tasks.vision.anomaly import (
     export,
     fit,
     parity,
+    refit,
     schema,
     score,
 )
@@ -63,6 +64,15 @@ class VisionAnomaly(Task):
     def suggest(line: Line, classes: Sequence[str] = ()) -> Line:
         """State the overkill to aim at, and add gates that a useful model passes."""
         return schema.suggest(line, classes)
+
+    @staticmethod
+    def variants(line: Line) -> Mapping[str, Mapping[str, Any]]:
+        """Return a smaller working size and a bank of filters, and larger backbones."""
+        return schema.variants(line)
+
+    def refit(self, model: Model, predict: Predict, view: View) -> Model | None:
+        """Set the threshold again, as an exported form sees the calibration parts."""
+        return refit.refit(model, predict, view)
 
     def derive(self, line: Line, view: View) -> dict[str, Any]:
         """Derive every setting the line leaves open, as JSON that is printed and recorded."""

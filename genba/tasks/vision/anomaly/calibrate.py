@@ -75,7 +75,7 @@ def calibrate(
         "calibration": {
             "parameter": "threshold",
             "measure": "overkill",
-            "quantiles": _thinned(bar.scores / bar.value),
+            "quantiles": thinned(bar.scores / bar.value),
             "units": len(bar.scores),
             "method": bar.method,
             "guaranteed": bar.guaranteed,
@@ -188,7 +188,7 @@ def _scored(draft: Model, view: View, rows: npt.NDArray[np.int64], effort: Effor
     return np.concatenate(scores), np.concatenate(charts)
 
 
-def _thinned(scores: Floats) -> list[float]:
+def thinned(scores: Floats) -> list[float]:
     """Return at most so many quantiles of sorted scores, the lowest and the highest included."""
     if len(scores) <= _MOST_QUANTILES:
         return [float(s) for s in scores]

@@ -27,6 +27,7 @@ _ROOM: Final = 0.1  # suggested gate on overkill
 _LEAST_AUROC: Final = 0.75  # suggested gate; 0.5 is chance
 _SHARE_OF_GATE: Final = 0.5  # the threshold is set for so much of what the gate allows
 _SMALL, _LARGE = 224, 320  # working sizes
+_SMALLER: Final = 160  # of a variant: half the work of the usual size
 _LARGE_FROM: Final = 640  # pixels of the median image, each way, from which the larger one pays
 _LOOKED_AT: Final = 50  # images that are opened to learn how large they are
 
@@ -99,6 +100,28 @@ def derive(line: Line, view: View) -> dict[str, Any]:
         "sensors": [],
         "merge": 1,
     }
+
+
+def variants(line: Line) -> dict[str, dict[str, Any]]:
+    """Return other sizes of the model, the cheapest to train first.
+
+    Example:
+        >>> from genba.core.line import Data
+        >>> line = Line(name="a", task="vision.anomaly", data=Data(source="files:a"))
+        >>> list(variants(line))
+        ['filters', 'size-160', 'efficientnet-lite1']
+    """
+    options = read_options(OPTIONS, line.options)
+    found: dict[str, dict[str, Any]] = {}
+    if options["backbone"] != FLOOR:
+        found[FLOOR] = {"backbone": FLOOR}
+    if int(options["size"]) != _SMALLER:
+        found[f"size-{_SMALLER}"] = {"size": _SMALLER}
+    networks = [name for name in BACKBONES if name != FLOOR]
+    place = networks.index(options["backbone"]) if options["backbone"] in networks else -1
+    for name in networks[place + 1 : place + 2]:  # the next larger one
+        found[name] = {"backbone": name}
+    return found
 
 
 def overkill(line: Line, default: float) -> dict[str, Any]:

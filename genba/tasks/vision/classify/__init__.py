@@ -62,6 +62,11 @@ class VisionClassify(Task):
         """Ask for seven in ten right: less is worth a look at the images, not a deployment."""
         return replace(line, gates={"accuracy": Limit(min=0.7), **line.gates})
 
+    @staticmethod
+    def variants(line: Line) -> Mapping[str, Mapping[str, Any]]:
+        """Return a bank of filters and the next larger network."""
+        return schema.variants(line)
+
     def derive(self, line: Line, view: View) -> dict[str, Any]:
         """Derive every setting the line leaves open, as JSON that is printed and recorded."""
         return schema.derive(line, view)

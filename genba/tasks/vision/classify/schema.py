@@ -62,6 +62,23 @@ OPTIONS: Final = {
 }
 
 
+def variants(line: Line) -> dict[str, dict[str, Any]]:
+    """Return other sizes of the model, the cheapest to train first.
+
+    Example:
+        >>> from genba.core.line import Data
+        >>> line = Line(name="a", task="vision.classify", data=Data(source="files:a"))
+        >>> list(variants(line))
+        ['filters', 'efficientnet-lite1']
+    """
+    chosen = [str(name) for name in read_options(OPTIONS, line.options)["backbones"]]
+    networks = [name for name in backbones() if name != FILTERS]
+    known = [networks.index(name) for name in chosen if name in networks]
+    wanted = [] if FILTERS in chosen else [FILTERS]
+    wanted += networks[max(known, default=-1) + 1 :][:1]  # the next larger one
+    return {name: {"backbones": [name]} for name in wanted}
+
+
 def derive(line: Line, view: View) -> dict[str, Any]:
     """Derive every setting the line leaves open, as JSON that is printed and recorded."""
     options = read_options(OPTIONS, line.options)

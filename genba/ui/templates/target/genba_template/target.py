@@ -36,8 +36,9 @@ def tightest(asked: Limits, own: Limits) -> Limits:
     """Return the smaller of each limit; one that is not set limits nothing.
 
     Example:
-        >>> tightest(Limits(latency_ms_p99=2), Limits(latency_ms_p99=50, memory_mib=256))
-        Limits(latency_ms_p99=2, memory_mib=256, energy_mj=None)
+        >>> both = tightest(Limits(latency_ms_p99=2), Limits(latency_ms_p99=50, memory_mib=256))
+        >>> both.latency_ms_p99, both.memory_mib, both.energy_mj
+        (2, 256, None)
     """
     both = {f.name: (getattr(asked, f.name), getattr(own, f.name)) for f in fields(Limits)}
     return Limits(

@@ -1,0 +1,1 @@
+"""The command of a device: `genba-edge`."""
