@@ -17,7 +17,7 @@ _COLOURS: Final[Mapping[Mark, str]] = {
     "refused": "#c5221f",
 }
 _WIDE, _HIGH = 720, 440  # pixels of the picture
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 40, 60
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 64, 84
 _TICKS: Final = 4
 _ROOM: Final = 0.05  # of the range, beyond the outermost points
 
@@ -135,8 +135,9 @@ def _drawn(dots: Sequence[Dot], axes: Axes) -> list[str]:
     bottom = _HIGH - _BOTTOM
     parts = [
         f'<path d="M{_LEFT} {_TOP}V{bottom}H{_WIDE - _RIGHT}" fill="none" stroke="#444"/>',
-        _text(_LEFT + inner / 2, _HIGH - 12, axes.x, "middle"),
-        _text(_LEFT, _TOP - 4, axes.y, "middle"),
+        _text(_LEFT + inner / 2, bottom + 38, axes.x, "middle"),
+        _text(8, _TOP - 14, axes.y, "start"),
+        *_legend(),
     ]
     for value in across.ticks():
         x = _LEFT + across.share(value) * inner
@@ -159,8 +160,19 @@ def _drawn(dots: Sequence[Dot], axes: Axes) -> list[str]:
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{_COLOURS[mark]}">'
                 f"<title>{escape(dot.label)}: {dot.x:.4g}, {dot.y:.4g}</title></circle>"
             )
-            if mark == "chosen":
-                parts.append(_text(x + 10, y - 8, dot.label, "start", bold=True))
+            if mark == "chosen":  # towards the middle, so that no label leaves the picture
+                left = x < _LEFT + inner / 2
+                beside = (x + 10, "start") if left else (x - 10, "end")
+                parts.append(_text(beside[0], y - 8, dot.label, beside[1], bold=True))
+    return parts
+
+
+def _legend() -> list[str]:
+    parts = []
+    for at, mark in enumerate(reversed(_ORDER)):
+        x, y = _LEFT + 90 * at, _HIGH - 16
+        parts.append(f'<circle cx="{x}" cy="{y - 4}" r="4" fill="{_COLOURS[mark]}"/>')
+        parts.append(_text(x + 10, y, mark, "start"))
     return parts
 
 
