@@ -107,8 +107,7 @@ def path_of(pattern: Iterable[str]) -> str:
 def _operation(route: "Route", method: str, models: Mapping[str, Json]) -> Json:
     pattern = "/".join(route.pattern)
     summary, body, answer = OPERATIONS.get((method, pattern), (f"{pattern}.", "", "Anything"))
-    talks = route.names_line and route.name != "edge"
-    refused = "TalkRefused" if talks else "Refused"
+    refused = "TalkRefused" if pattern.startswith("v1/") else "Refused"  # as request.OPENAI
     names = [_STANDS_FOR[a] for a, b in itertools.pairwise(route.pattern) if b == "*"]
     made: Json = {
         "operationId": f"{method.lower()}-{pattern.replace('/', '-').replace('*', 'any')}",
