@@ -137,7 +137,7 @@ class TestReport:
 
     def test_the_picture_holds_every_measured_point(self) -> None:
         text = picture(result(point("one", 1.0, chosen=True), point("two", 3.0)), "pump")
-        assert text.count("<circle") == 2
+        assert text.count("<circle") == 2 + 4  # and the legend
 
 
 class TestPorting:

@@ -3,6 +3,9 @@
 import argparse
 import json
 import shutil
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,11 +98,29 @@ def prediction(package: str) -> bytes:
     return json.dumps(body).encode()
 
 
+def wait_until_known(url: str, key: str) -> None:
+    """A running server reads new keys within a second."""
+    asked = urllib.request.Request(
+        f"{url}/edge/metadata/timestamp.json", headers={"Authorization": f"Bearer {key}"}
+    )
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(asked, timeout=5):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code != 401:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the key stayed unknown")
+
+
 def test_the_whole_way(sides: Sides, server: RunningServer, tmp_path: Path) -> None:
     enrolment = tmp_path / "press-1.json"
     sides.factory("enrol", "press-1", "--url", server.url, "--to", str(enrolment))
     assert enrolment.stat().st_mode & 0o777 == 0o600
     assert sides.factory("devices")["devices"][0]["name"] == "press-1"
+    wait_until_known(server.url, json.loads(enrolment.read_text())["key"])
     sides.device("agent", "--enrol", str(enrolment), "--once")
     told = sides.device("status")
     assert told["state"]["active"]["release"] == 1
