@@ -183,5 +183,5 @@ def test_the_harness_measures_ours_echo_and_raw(tmp_path: Path) -> None:
     assert found["swap"]["tab"]["requests"] > 0
     assert found["overload"]["cnn"]["alive"]
     # An overload that this machine could not make is one goal that says so, instead of four.
-    made = [found["overload"][m].get("times", 0) >= 10 for m in ("cnn", "tab")]
+    made = [found["overload"][m].get("times", 0) >= 9 for m in ("cnn", "tab")]
     assert len(found["goals"]) == 13 + sum(4 if enough else 1 for enough in made)
